@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# The project's habits. `make run` and `make test` are the two that a newcomer needs; both set up what is missing.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DELETE_ON_ERROR:
+
+PYTHONS := 3.11 3.12 3.13 3.14
+VENV := .venv
+BIN := $(VENV)/bin
+HELLO := build/hello.wasm
+# The number of examples each fuzz and property test tries in `make soak`; CI takes a sample with the same seeds.
+SOAK_EXAMPLES ?= 100000
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+.PHONY: run
+run: $(BIN)/enarx $(HELLO) ## run examples/hello, built here, in a Keep on this machine
+	$(BIN)/enarx run $(HELLO)
+
+.PHONY: test
+test: dev ## the default test suite, on every Python found
+	tools/test-all "$(PYTHONS)"
+
+.PHONY: test-slow
+test-slow: dev slow-tools ## tests that need other languages' compilers, services or minutes
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: soak
+soak: dev slow-tools ## full counts of fuzzing, flips and kills
+	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -m soak
+
+.PHONY: lint
+lint: dev ## formatting, lint, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: dev slow-tools ## enarx beside its peers, in one run
+	$(BIN)/python bench/run.py
+
+.PHONY: docs
+docs: dev ## write the generated parts of docs/ again
+	$(BIN)/python tools/make_docs.py
+
+.PHONY: overlay
+overlay: dev ## write the preview 1 overlay again
+	$(BIN)/python tools/make_overlay.py
+
+.PHONY: lock
+lock: dev ## resolve requirements.lock again
+	$(BIN)/python -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" -q -o requirements.lock
+
+.PHONY: dev
+dev: $(BIN)/enarx ## an environment with the command and everything to work on it
+
+$(BIN)/enarx: requirements.lock pyproject.toml bin/enarx
+	tools/make-env $(VENV) python3.11
+
+$(HELLO): examples/hello/hello.c | $(BIN)/enarx
+	mkdir -p build
+	ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/build/zig ZIG_LOCAL_CACHE_DIR=$(CURDIR)/build/zig \
+		$(BIN)/python -m ziglang cc -target wasm32-wasi -Os -s $< -o $@
+
+.PHONY: slow-tools
+slow-tools:
+	tools/install-slow
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build $(VENV) .venv-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs: tenant, host. The command line: one module per subcommand, none of them deciding anything.
+
+`main` finds the subcommand, and only then is its module imported: `enarx run` has a few milliseconds in all.
+"""
+
+from __future__ import annotations
+
+from enarx.cli import ui
+from enarx.errors import EnarxError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.cli.options import Command
+
+COMMANDS = {
+    "run": "enarx.cli.run",
+    "platform info": "enarx.cli.platform",
+    "config init": "enarx.cli.config",
+    "cache list": "enarx.cli.cache",
+    "cache clear": "enarx.cli.cache",
+    "completion": "enarx.cli.completion",
+}
+"""Every subcommand and the module whose `COMMANDS` describes it."""
+
+# The commands that end with a workload's status keep 1 and 2 for the workload and add 100 to theirs.
+_RUNS_WORKLOADS = frozenset({"run"})
+
+
+def load(name: str) -> Command:
+    """Import the module of a subcommand and return its description."""
+    # `importlib` would be one import more on every start.
+    return __import__(COMMANDS[name], fromlist=["COMMANDS"]).COMMANDS[name]  # type: ignore[no-any-return]
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line and return the exit status; every error of ours becomes one line and its status."""
+    verbose = False
+    name = ""
+    try:
+        name, rest = _find(argv)
+        if not name:
+            from enarx.cli.top import show
+
+            return show(rest)
+        command = load(name)
+        parsed = command.parse(rest)
+        if parsed is None:
+            ui.out(command.help())
+            return 0
+        verbose = parsed.flag("verbose")
+        return command.run(parsed)
+    except EnarxError as error:
+        ui.show_error(error, verbose=verbose)
+        return exit_status(error, name)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody to tell.
+        return ui.BROKEN_PIPE_STATUS
+    except KeyboardInterrupt:
+        return ui.INTERRUPTED_STATUS
+    except Exception:  # noqa: BLE001  # the last line of defence: a bug, reported as one
+        ui.show_bug()
+        return exit_status(EnarxError("bug"), name)
+
+
+def exit_status(error: EnarxError, command: str) -> int:
+    """Return the exit status of an error in a subcommand."""
+    return error.status + 100 if command in _RUNS_WORKLOADS and error.status < 100 else error.status
+
+
+def _find(argv: list[str]) -> tuple[str, list[str]]:
+    """Split the arguments into the subcommand's name and the rest; no name for `--help` and the like."""
+    if not argv or argv[0].startswith("-"):
+        return "", argv
+    if argv[0] in COMMANDS:
+        return argv[0], argv[1:]
+    pair = " ".join(argv[:2])
+    if pair in COMMANDS:
+        return pair, argv[2:]
+    group = [name for name in COMMANDS if name.startswith(argv[0] + " ")]
+    if group and (len(argv) == 1 or argv[1].startswith("-")):
+        return "", argv
+    from difflib import get_close_matches
+
+    found = pair if group else argv[0]
+    nearest = get_close_matches(found, COMMANDS, n=1)
+    raise UsageError(
+        f"cannot run the command: found {found}, want one of {', '.join(group or COMMANDS)}",
+        hint=f"did you mean enarx {nearest[0]}?" if nearest else "enarx --help lists the commands",
+    )

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enarx run`: a workload in a Keep on this machine.
+
+On the path of every start: what is imported at the top is what saying hello needs.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from enarx.cli import ui
+from enarx.cli.options import Command, Option, Parsed
+from enarx.errors import EnarxError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.runtime.workload import Directory, File, Limits, Workload
+    from enarx.wire import EnarxToml
+
+_MAIN = "main.wasm"
+_CONFIG = "Enarx.toml"
+_MAX_CONFIG_BYTES = 1_000_000
+_MAX_STATUS = 99
+_DIRECTORY, _FILE = 0o040000, 0o100000
+BACKENDS = ("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")
+
+
+def _silence(_: str) -> None:
+    """Say nothing: the cache's remarks are for --verbose."""
+
+
+def _run(parsed: Parsed) -> int:
+    from enarx.host.backends import choose_backend
+
+    requested = parsed.value("backend") or "auto"
+    backend = choose_backend(requested)
+    module, config = _sources(parsed)
+    workload = _workload(parsed, module, config)
+    if requested == "auto":
+        ui.note(f"backend {backend}: nothing here protects data in use (enarx platform info says why)")
+
+    from enarx.runtime import run_workload
+    from enarx.runtime.cache import Cache, default_root
+    from enarx.runtime.watch import watch
+
+    verbose = parsed.flag("verbose")
+    cache = Cache(default_root(), ui.note if verbose else _silence)
+
+    def fail(error: EnarxError) -> int:
+        ui.show_error(error, verbose=verbose)
+        return error.status
+
+    outcome = run_workload(workload, cache, lambda: watch(workload.limits.timeout_s, fail))
+    if outcome.trap is not None:
+        ui.show_trap(workload.path, outcome.trap)
+    elif outcome.status > _MAX_STATUS:
+        ui.note(f"the workload ended with status {outcome.status}, which cannot be told from ours")
+    if outcome.hint and outcome.status:
+        ui.show_hint(outcome.hint)
+    return outcome.status if outcome.trap is not None else min(outcome.status, _MAX_STATUS)
+
+
+def _is(path: str, kind: int) -> bool:
+    """Return whether a path leads to a file of a kind."""
+    try:
+        return posix.stat(path).st_mode & 0o170000 == kind
+    except OSError:
+        return False
+
+
+def _sources(parsed: Parsed) -> tuple[str, str | None]:
+    """Return the module's file and the configuration's, if there is one."""
+    module = parsed.operands[0]
+    config = parsed.value("wasmcfgfile")
+    if not _is(module, _DIRECTORY):
+        return module, config
+    main, beside = f"{module}/{_MAIN}", f"{module}/{_CONFIG}"
+    if not _is(main, _FILE):
+        raise UsageError(f"cannot run {module}: found a directory without {_MAIN}, want {main}")
+    if config is None and _is(beside, _FILE):
+        config = beside
+    return main, config
+
+
+def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
+    """Put the configuration file and the options over it together."""
+    from enarx.runtime.workload import Directory, Limits, Tls, Workload, standard_files
+
+    limits = Limits()
+    tls = Tls()
+    files = standard_files()
+    dirs: list[Directory] = []
+    args: list[str] = []
+    env: dict[str, str] = {}
+    allow_connect = None
+    if config is not None:
+        toml = _read_config(config)
+        folder = config.rpartition("/")[0]
+        args, env, allow_connect = list(toml.args), dict(toml.env), toml.allow_connect
+        files = _files(toml)
+        dirs = [Directory(_beside(folder, d.host), d.guest, read_only=d.read_only) for d in toml.dirs]
+        tls = Tls(
+            certificate=toml.tls.certificate and _beside(folder, toml.tls.certificate),
+            private_key=toml.tls.private_key and _beside(folder, toml.tls.private_key),
+            client_auth=toml.tls.client_auth,
+            trust_anchors=[_beside(folder, path) for path in toml.tls.trust_anchors],
+        )
+        for name in ("memory_bytes", "timeout_s", "fuel", "output_bytes", "open_files"):
+            if (value := getattr(toml.limits, name)) is not None:
+                setattr(limits, name, value)
+    if len(parsed.values) > parsed.flag("backend") + parsed.flag("verbose"):
+        _apply(parsed, limits, files, dirs, env)
+    return Workload(
+        module,
+        args=args if parsed.rest is None else parsed.rest,
+        env=list(env.items()),
+        files=files,
+        announce_files=config is not None or bool(parsed.all("listen")),
+        dirs=dirs,
+        limits=limits,
+        allow_connect=allow_connect,
+        tls=tls,
+    )
+
+
+def _read_config(path: str) -> EnarxToml:
+    from enarx.errors import ConfigError
+    from enarx.wire import decode_enarx_toml
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration: {path}: {error.strerror}", path=path) from error
+    return decode_enarx_toml(data, path=path)
+
+
+def _files(toml: EnarxToml) -> list[File]:
+    from enarx.runtime.workload import File
+    from enarx.wire import ConnectFile, ListenFile, NullFile
+
+    files = []
+    for entry in toml.files:
+        if isinstance(entry, ListenFile):
+            files.append(File("listen", entry.name, prot=entry.prot, host=entry.addr, port=entry.port))
+        elif isinstance(entry, ConnectFile):
+            files.append(File("connect", entry.name, prot=entry.prot, host=entry.host, port=entry.port))
+        elif isinstance(entry, NullFile):
+            files.append(File("null", entry.name))
+        else:
+            files.append(File(entry.kind, entry.name))
+    return files
+
+
+def _beside(folder: str, path: str) -> str:
+    """Resolve a path of a configuration file against the folder it is in."""
+    return path if path.startswith("/") or not folder else f"{folder}/{path}"
+
+
+def _apply(parsed: Parsed, limits: Limits, files: list[File], dirs: list[Directory], env: dict[str, str]) -> None:
+    """Let the options override the configuration file."""
+    from enarx.runtime.workload import Directory
+    from enarx.wire.units import parse_duration, parse_size
+
+    for word in parsed.all("env"):
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"cannot run: --env: found {word}, want NAME=VALUE")
+        env[name] = value
+    for word in parsed.all("dir"):
+        host, colons, guest = word.partition("::")
+        guest, read_only, rest = guest.partition("::")
+        if not colons or not host or not guest or (read_only and rest != "ro"):
+            raise UsageError(f"cannot run: --dir: found {word}, want HOST::GUEST or HOST::GUEST::ro")
+        if not _is(host, _DIRECTORY):
+            raise UsageError(f"cannot run: --dir: {host}: found no such directory")
+        dirs.append(Directory(host, guest, read_only=bool(read_only)))
+    for word in parsed.all("listen"):
+        _listen(word, files)
+    if (text := parsed.value("memory")) is not None:
+        limits.memory_bytes = parse_size(text)
+    if (text := parsed.value("timeout")) is not None:
+        limits.timeout_s = parse_duration(text)
+    if (text := parsed.value("output")) is not None:
+        limits.output_bytes = parse_size(text)
+    if (text := parsed.value("fuel")) is not None:
+        limits.fuel = _count("fuel", text)
+    if (text := parsed.value("open-files")) is not None:
+        limits.open_files = _count("open-files", text)
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) < 1 << 63:
+        raise UsageError(f"cannot run: --{name}: found {text}, want a number from 1 to {(1 << 63) - 1}")
+    return int(text)
+
+
+def _listen(word: str, files: list[File]) -> None:
+    """Give a listen entry another port, or add one."""
+    from enarx.runtime.workload import File
+
+    name, _, where = word.partition("=")
+    prot, colon, port = where.rpartition(":")
+    if not name or ":" in name or (colon and prot not in {"tcp", "tls"}) or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"cannot run: --listen: found {word}, want NAME=PORT, NAME=tls:PORT or NAME=tcp:PORT")
+    for file in files:
+        if file.kind == "listen" and file.name == name:
+            file.port = int(port)
+            file.prot = prot or file.prot
+            return
+    files.append(File("listen", name, prot=prot or "tls", host="::", port=int(port)))
+
+
+COMMANDS = {
+    "run": Command(
+        "run",
+        operands=("MODULE",),
+        rest="ARG...",
+        summary="run an application in a Keep on this machine",
+        description=(
+            "Run a WebAssembly application in a Keep on this machine. MODULE is a core module, a component or\n"
+            "WebAssembly text, or a directory with main.wasm and Enarx.toml. The status is the workload's own, 0 to 99;\n"
+            "134 is a trap, 130 is Ctrl-C, and from 101 on it is ours (docs/cli.md)."
+        ),
+        options=(
+            Option(
+                "backend",
+                "KEEP",
+                "auto, snp, tdx, cca, sgx, vm or nil; auto is the first that can be used here and protects data in"
+                " use, else nil",
+                environment="ENARX_BACKEND",
+                choices=BACKENDS,
+            ),
+            Option(
+                "wasmcfgfile",
+                "FILE",
+                "the Enarx.toml that says what the application is given",
+                environment="ENARX_WASMCFGFILE",
+            ),
+            Option("env", "NAME=VALUE", "set an environment variable", repeat=True),
+            Option("dir", "HOST::GUEST", "give it a directory; HOST::GUEST::ro for reading only", repeat=True),
+            Option("listen", "NAME=PORT", "listen on a port, with TLS; NAME=tcp:PORT without", repeat=True),
+            Option("memory", "SIZE", "limit of each memory, such as 64MiB; 1GiB if nothing is said"),
+            Option("timeout", "DURATION", "limit of wall time, such as 1.5s or 2m"),
+            Option("fuel", "N", "limit of instructions, in the engine's fuel; slows code down"),
+            Option("output", "SIZE", "limit of what is written to stdout and stderr together"),
+            Option("open-files", "N", "limit of files and sockets open at once; 1024 if nothing is said"),
+        ),
+        examples=(
+            ("enarx run hello.wasm", "run it; `auto` says on stderr what does not protect it"),
+            ("enarx run app.wasm --env LANG=C --dir ./data::/data::ro -- --verbose", "with all it needs"),
+            ("enarx run server/ --listen http=tcp:8080 --timeout 10m", "serve for ten minutes"),
+        ),
+        run=_run,
+    )
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All printing of the command line: facts on stdout, everything else on stderr.
+
+`posix` is what `os` is made of, and `os` costs a tenth of a start. Bytes go straight to the descriptors, so that nothing of ours is buffered when a workload writes beside us or a limit
+ends the command at once.
+"""
+
+from __future__ import annotations
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.errors import EnarxError
+
+INTERRUPTED_STATUS = 130
+BROKEN_PIPE_STATUS = 141
+
+
+def _write(fd: int, text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    while data:
+        data = data[posix.write(fd, data) :]
+
+
+def printable(text: str) -> str:
+    """Replace control characters, so that no name from elsewhere can move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def out(text: str) -> None:
+    """Print a fact."""
+    _write(1, text if text.endswith("\n") else text + "\n")
+
+
+def note(text: str) -> None:
+    """Tell the person in front of the terminal."""
+    _write(2, f"enarx: {printable(text)}\n")
+
+
+def show_error(error: EnarxError, *, verbose: bool = False) -> None:
+    """Print an error in one line, its hint in another, and its causes when asked for."""
+    lines = [f"enarx: {printable(str(error))}"]
+    cause = error.__cause__
+    while verbose and cause is not None:
+        lines.append(f"caused by: {type(cause).__name__}: {printable(str(cause))}")
+        cause = cause.__cause__
+    if error.hint:
+        lines.append(f"hint: {printable(error.hint)}")
+    _write(2, "\n".join(lines) + "\n")
+
+
+def show_bug() -> None:
+    """Print what a bug report needs."""
+    import traceback
+
+    _write(2, traceback.format_exc())
+    _write(2, "enarx: this is a bug in enarx; the lines above say where\n")
+
+
+def show_trap(path: str, text: str) -> None:
+    """Print how a workload trapped: the reason in our one line, then the WebAssembly backtrace."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    frames = [line.strip() for line in lines if line.strip()[:1].isdigit() and "- " in line and "!" in line]
+    reasons = [line.strip() for line in lines if line.strip() not in frames]
+    reason = next((line for line in reversed(reasons) if line.startswith(("wasm trap:", "0: wasm trap:"))), None)
+    if reason is None:
+        reason = reasons[-1] if reasons else "no reason given"
+    reason = reason.removeprefix("0: ").removeprefix("1: ").removeprefix("2: ").removeprefix("wasm trap: ")
+    shown = [f"enarx: workload trapped: {printable(path)}: {printable(reason)}"]
+    shown += [f"    {printable(frame)}" for frame in frames]
+    _write(2, "\n".join(shown) + "\n")
+
+
+def show_hint(text: str) -> None:
+    """Print a next step that belongs to no error of ours."""
+    _write(2, f"hint: {printable(text)}\n")

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a core module: three instances in one store, the workload between the trampoline and the router.
+
+On the path of every start; what is imported here is what saying hello needs.
+"""
+
+from __future__ import annotations
+
+from enarx.errors import ConfigError, DecodeError, KeepError
+from enarx.runtime import capi
+from enarx.runtime.capi import address, buffer, require
+from enarx.runtime.preview1 import mailbox
+from enarx.runtime.preview1.descriptors import Descriptor, Null, Output, OutputBudget, Stdin
+from enarx.runtime.preview1.host import Host
+from enarx.runtime.workload import TRAP_STATUS, Outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from enarx.runtime.workload import Workload
+
+_WASI = b"wasi_snapshot_preview1"
+_MAX_FILES = 500
+_TABLE_ELEMENTS = 10_000_000
+_POINTER_BYTES = 8
+
+
+class _Instance:
+    """An instance in the store, and a way to its exports."""
+
+    __slots__ = ("_context", "instance")
+
+    def __init__(self, linker: int, context: int, module: int) -> None:
+        self._context = context
+        self.instance = buffer(capi.SIZEOF_INSTANCE)
+        trap = buffer(_POINTER_BYTES)
+        require(capi.linker_instantiate(linker, context, module, address(self.instance), address(trap)))
+        if trap[0]:
+            raise capi.EngineError(capi.take_trap(trap[0]))
+
+    def export(self, name: bytes, kind: int) -> Any | None:
+        """Return a `wasmtime_extern_t` of a kind, or None."""
+        item = buffer(capi.SIZEOF_EXTERN)
+        found = capi.instance_export_get(self._context, address(self.instance), name, len(name), address(item))
+        return item if found and item[0] & 0xFF == kind else None
+
+
+def _strings(values: Sequence[str]) -> Any:
+    """Return a `char *[]`; the array keeps its strings alive."""
+    return (capi.c_char_p * (len(values) + 1))(*(value.encode() for value in values), None)
+
+
+def _configure_wasi(context: int, workload: Workload) -> None:
+    config = capi.wasi_config_new()
+    argv = _strings(["main.wasm", *workload.args])
+    env = list(workload.env)
+    if workload.announce_files:
+        # First, so that the workload's own variables cannot shadow them.
+        names = ":".join(file.name for file in workload.files)
+        env = [("FD_COUNT", str(len(workload.files))), ("FD_NAMES", names), *env]
+    env_names, env_values = _strings([name for name, _ in env]), _strings([value for _, value in env])
+    if not capi.wasi_config_set_argv(config, len(workload.args) + 1, address(argv)) or not capi.wasi_config_set_env(
+        config, len(env), address(env_names), address(env_values)
+    ):
+        raise ConfigError("cannot start the workload: arguments and environment: want UTF-8 without NUL")
+    for directory in workload.dirs:
+        if not capi.wasi_config_preopen_dir(
+            config, directory.host.encode(), directory.guest.encode(), not directory.read_only
+        ):
+            raise ConfigError(
+                f"cannot open the directory: {directory.host}: found no directory that can be read",
+                hint="--dir takes HOST::GUEST",
+            )
+    require(capi.context_set_wasi(context, config))
+
+
+def _descriptors(workload: Workload, budget: OutputBudget | None) -> dict[int, Descriptor]:
+    if len(workload.files) > _MAX_FILES:
+        raise ConfigError(f"cannot start the workload: files: found {len(workload.files)}, want at most {_MAX_FILES}")
+    spend = budget.spend if budget else None
+    table: dict[int, Descriptor] = {}
+    sockets = []
+    for number, file in enumerate(workload.files):
+        if file.kind == "stdin":
+            table[number] = Stdin()
+        elif file.kind == "stdout":
+            table[number] = Output(1, spend)
+        elif file.kind == "stderr":
+            table[number] = Output(2, spend)
+        elif file.kind == "null":
+            table[number] = Null()
+        else:
+            sockets.append(number)
+    if sockets:
+        from enarx.runtime.preview1.sockets import open_sockets
+
+        table.update(open_sockets(workload, sockets))
+    return table
+
+
+def _map(engine: int, path: str) -> int:
+    module = buffer(_POINTER_BYTES)
+    error = capi.module_deserialize_file(engine, path.encode(), address(module))
+    if error:
+        raise capi.UnmappableError(capi.take_error(error))
+    return int(module[0])
+
+
+def run_module(engine: int, paths: tuple[str, str, str], workload: Workload) -> Outcome:
+    """Run a core module to its end.
+
+    Args:
+        engine: of `enarx.runtime.engine`.
+        paths: artefacts of the workload, the trampoline and the router.
+        workload: what it is given.
+
+    Returns:
+        its own status, or the trap that ended it.
+
+    Raises:
+        UnmappableError: an artefact is not of this engine and processor.
+        DecodeError: it has no entry point, or imports what is not offered.
+        ConfigError: a directory, certificate or name in it is wrong.
+        PlatformError: a port is taken.
+        KeepError: it cannot start within its memory, or ended at a limit.
+        TransportError: a connect entry's peer cannot be reached.
+    """
+    # The modules are let go with the process: freeing them would only delay its end.
+    main, trampoline_module, router_module = (_map(engine, path) for path in paths)
+    budget = OutputBudget(workload.limits.output_bytes) if workload.limits.output_bytes is not None else None
+    host = Host(_descriptors(workload, budget))
+    store = capi.store_new(engine, None, None)
+    context = capi.store_context(store)
+    limits = workload.limits
+    capi.store_limiter(store, limits.memory_bytes, _TABLE_ELEMENTS, -1, -1, -1)
+    if limits.fuel is not None:
+        require(capi.context_set_fuel(context, limits.fuel))
+    _configure_wasi(context, workload)
+
+    wasi = capi.linker_new(engine)
+    require(capi.linker_define_wasi(wasi))
+    trampoline = _Instance(wasi, context, trampoline_module)
+    linker = capi.linker_new(engine)
+    require(capi.linker_define_instance(linker, context, _WASI, len(_WASI), address(trampoline.instance)))
+    app = _instantiate(linker, context, main, workload)
+    entry = app.export(b"", capi.EXTERN_FUNC) or app.export(b"_start", capi.EXTERN_FUNC)
+    if entry is None:
+        raise DecodeError(
+            f"cannot start the workload: {workload.path}: found no entry point, want an export named _start",
+            hint="build a command, not a library or reactor",
+        )
+    memory = app.export(b"memory", capi.EXTERN_MEMORY)
+    callbacks = _route(wasi, context, router_module, trampoline, app, host, workload) if memory else {}
+    initialize = app.export(b"_initialize", capi.EXTERN_FUNC)
+    try:
+        outcome = _call(context, initialize, host, workload) if initialize else None
+        if outcome is None:
+            outcome = _call(context, entry, host, workload) or Outcome(0)
+    finally:
+        for descriptor in host.table.values():
+            descriptor.close()
+        callbacks.clear()
+    if outcome.status:
+        outcome.hint = _memory_hint(context, memory, workload)
+    return outcome
+
+
+def _instantiate(linker: int, context: int, module: int, workload: Workload) -> _Instance:
+    try:
+        return _Instance(linker, context, module)
+    except capi.EngineError as error:
+        text = str(error)
+        if "exceeds memory limits" in text:
+            raise KeepError(
+                f"cannot start the workload: {workload.path}: memory: found a larger minimum, want at most"
+                f" {workload.limits.memory_bytes} bytes",
+                hint="raise --memory, or limits.memory in Enarx.toml",
+            ) from error
+        from enarx.runtime.imports import explain_link_failure
+
+        raise explain_link_failure(text, workload.path) from error
+
+
+def _route(
+    linker: int,
+    context: int,
+    module: int,
+    trampoline: _Instance,
+    app: _Instance,
+    host: Host,
+    workload: Workload,
+) -> dict[str, Any]:
+    """Instantiate the router behind the workload; return the callbacks, which the caller keeps alive."""
+    for name, instance in ((b"app", app), (b"trampoline", trampoline)):
+        require(capi.linker_define_instance(linker, context, name, len(name), address(instance.instance)))
+    empty = buffer(2 * capi.SIZEOF_BYTE_VEC)
+    signature = capi.functype_new(address(empty), address(empty) + capi.SIZEOF_BYTE_VEC)
+    callbacks = host.callbacks()
+    for function, callback in callbacks.items():
+        name = function.encode()
+        pointer = capi.function_pointer(callback)
+        require(capi.linker_define_func_unchecked(linker, b"host", 4, name, len(name), signature, pointer, None, None))
+    capi.functype_delete(signature)
+    router = _Instance(linker, context, module)
+
+    def view(name: bytes) -> memoryview:
+        item = router.export(name, capi.EXTERN_MEMORY)
+        memory = address(item) + capi.OFFSET_EXTERN_OF
+        return capi.view(capi.memory_data(context, memory), capi.memory_data_size(context, memory))
+
+    box = view(b"mailbox")
+    host.box = box.cast("I")
+    host.map = box[mailbox.MAP_OFFSET : mailbox.MAP_OFFSET + 2 * mailbox.MAP_ENTRIES].cast("H")
+    for number in host.table:
+        host.map[number] = mailbox.HELD
+    for number in range(len(workload.dirs)):
+        # Directories come after the files, and never below 3, where C libraries begin to look for them.
+        host.map[max(3, len(workload.files)) + number] = mailbox.FIRST_NATIVE + number
+    host.box[mailbox.OPEN] = len(host.table) + len(workload.dirs)
+    host.box[mailbox.OPEN_LIMIT] = workload.limits.open_files
+    host.memory_source = lambda: view(b"memory")
+    return callbacks
+
+
+def _call(context: int, function: Any, host: Host, workload: Workload) -> Outcome | None:
+    """Call a function that takes nothing; None when it returned."""
+    pointer = address(function) + capi.OFFSET_EXTERN_OF
+    kind = capi.func_type(context, pointer)
+    arguments = capi.vec_size(capi.functype_params(kind))
+    count = capi.vec_size(capi.functype_results(kind))
+    capi.functype_delete(kind)
+    if arguments:
+        raise DecodeError(
+            f"cannot start the workload: {workload.path}: entry point: found {arguments} parameters, want none"
+        )
+    results = buffer(capi.SIZEOF_VAL * max(count, 1))
+    trap = buffer(_POINTER_BYTES)
+    error = capi.func_call(context, pointer, None, 0, address(results), count, address(trap))
+    if not error and not trap[0]:
+        return None
+    code = buffer(8)
+    fuel = trap[0] and capi.trap_code(trap[0], address(code)) and code[0] & 0xFF == capi.OUT_OF_FUEL
+    text = capi.take_error(error) if error else capi.take_trap(trap[0])
+    if host.failure is not None:
+        raise host.failure
+    if host.box and host.box[mailbox.EXITED]:
+        return Outcome(host.box[mailbox.EXIT_CODE])
+    if fuel:
+        raise KeepError(
+            f"workload stopped: fuel: found more than {workload.limits.fuel} units, want at most"
+            f" {workload.limits.fuel}",
+            hint="raise --fuel, or limits.fuel in Enarx.toml",
+        )
+    return Outcome(TRAP_STATUS, trap=text)
+
+
+def _memory_hint(context: int, memory: Any | None, workload: Workload) -> str | None:
+    """Say so when a workload that failed had used most of its memory: the engine keeps no record of refused growth."""
+    if memory is None:
+        return None
+    used = capi.memory_data_size(context, address(memory) + capi.OFFSET_EXTERN_OF)
+    limit = workload.limits.memory_bytes
+    if used * 2 <= limit:
+        return None
+    return f"its memory stood at {used} of {limit} bytes; --memory or limits.memory raises the limit"

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the router leaves a call's arguments and Python its answer: indices of u32 words in the mailbox memory.
+
+The same layout in bytes is in `tools/make_overlay.py`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+ERRNO = 0
+PAGES = 1  # of the workload's memory, at the time of the call
+IOV_PTR = 2  # the first iovec, where there is one
+IOV_LEN = 3
+ARG0 = 4  # argument n is the word ARG0 + 2n; a 64-bit one has its high half in the next word
+ARG1 = 6
+ARG2 = 8
+ARG3 = 10
+ARG4 = 12
+OPEN = 25  # descriptors open now, of either side
+OPEN_LIMIT = 27  # for them
+EXITED = 28  # 1 once the workload has called proc_exit
+EXIT_CODE = 29
+COUNT = 30  # the second result, such as the number of bytes read
+NOW = 32  # the engine's monotonic clock when poll_oneoff was called, 64 bits of ns
+
+# The map of descriptors: u16 words from this byte on, one for each of the workload's numbers.
+MAP_OFFSET = 4096
+MAP_ENTRIES = 30720
+FREE = 0
+HELD = 0xFFFF  # by Python; anything else is the engine's own number
+FIRST_NATIVE = 3  # the engine's number of the first preopened directory

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from enarx.errors import PlatformError, UsageError
+from enarx.host import BACKENDS, LAUNCHABLE, backends, choose_backend, probes
+
+
+def test_auto_is_nil_while_nothing_else_can_be_launched():
+    assert choose_backend("auto") == "nil"
+
+
+def test_a_launchable_backend_is_taken_at_its_name():
+    assert choose_backend("nil") == "nil"
+
+
+def test_every_launchable_backend_is_a_backend_and_nil_is_always_one():
+    assert set(LAUNCHABLE) <= set(BACKENDS)
+    assert "nil" in LAUNCHABLE
+
+
+def test_choosing_imports_nothing_that_costs_start_up_time():
+    code = (
+        "import sys; from enarx.host import choose_backend; choose_backend('auto'); choose_backend('nil');"
+        "print([m for m in ('dataclasses', 'typing', 're', 'pathlib', 'subprocess', 'enarx.host.probes', 'difflib')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(("given", "nearest"), [("snpp", "snp"), ("SGX", "sgx"), ("nill", "nil"), ("aut", "auto")])
+def test_refuses_an_unknown_backend_and_names_the_nearest(given, nearest):
+    with pytest.raises(UsageError) as caught:
+        choose_backend(given)
+    assert caught.value.hint == f"the nearest is {nearest}"
+    assert all(name in str(caught.value) for name in ("auto", *BACKENDS))
+
+
+@pytest.mark.parametrize("given", ["", "kubernetes", "\x1b[31m", "x" * 100_000])
+def test_refuses_an_unknown_backend_that_is_near_nothing(given):
+    with pytest.raises(UsageError) as caught:
+        choose_backend(given)
+    assert caught.value.hint == "enarx platform info lists them"
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("given", [name for name in BACKENDS if name not in LAUNCHABLE])
+def test_refuses_a_backend_without_a_launcher(given):
+    with pytest.raises(PlatformError) as caught:
+        choose_backend(given)
+    assert str(caught.value) == f"backend {given}: found no launcher in this version, want one of nil"
+    assert caught.value.hint == "enarx platform info says what this machine has"
+
+
+def test_auto_takes_the_first_usable_backend_once_it_has_a_launcher(monkeypatch, build, epyc, tdx_host):
+    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil", "tdx", "snp", "vm"))
+    monkeypatch.setattr(probes, "this_machine", lambda: build(**epyc))
+    assert choose_backend("auto") == "snp"
+    monkeypatch.setattr(probes, "this_machine", lambda: build(**tdx_host))
+    assert choose_backend("auto") == "tdx"
+
+
+def test_auto_never_takes_a_backend_that_is_not_certainly_usable(monkeypatch, build, epyc):
+    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil", "snp", "vm"))
+    epyc["files"]["/sys/module/kvm_amd/parameters/sev_snp"] = "N\n"
+    monkeypatch.setattr(probes, "this_machine", lambda: build(**epyc))
+    assert choose_backend("auto") == "nil"
