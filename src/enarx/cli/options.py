@@ -160,7 +160,11 @@ class Command:
         if len(operands) != len(self.operands):
             wanted = " ".join(self.operands) or "none"
             found = " ".join(operands) or "none"
-            hint = "what follows the workload's own -- goes to the workload" if self.rest and operands else None
+            hint = (
+                f"what the workload is given follows --: {' '.join(self.operands)} -- {self.rest}"
+                if self.rest
+                else None
+            )
             raise self._wrong(f"found operands {found}, want {wanted}", hint)
         self._from_environment(values)
         return Parsed(values, operands, rest)

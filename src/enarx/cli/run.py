@@ -6,6 +6,7 @@ On the path of every start: what is imported at the top is what saying hello nee
 
 from __future__ import annotations
 
+import gc
 import posix
 
 from enarx.cli import ui
@@ -36,8 +37,6 @@ def _run(parsed: Parsed) -> int:
     backend = choose_backend(requested)
     module, config = _sources(parsed)
     workload = _workload(parsed, module, config)
-    if requested == "auto":
-        ui.note(f"backend {backend}: nothing here protects data in use (enarx platform info says why)")
 
     from enarx.runtime import run_workload
     from enarx.runtime.cache import Cache, default_root
@@ -50,11 +49,21 @@ def _run(parsed: Parsed) -> int:
         ui.show_error(error, verbose=verbose)
         return error.status
 
-    outcome = run_workload(workload, cache, lambda: watch(workload.limits.timeout_s, fail))
+    def begin() -> None:
+        if requested == "auto":
+            ui.note(f"backend {backend}: nothing here protects data in use (enarx platform info says why)")
+        watch(workload.limits.timeout_s, fail)
+        # The launcher switched it off for the start; what was made since lives as long as the workload.
+        gc.freeze()
+        gc.enable()
+
+    outcome = run_workload(workload, cache, begin)
     if outcome.trap is not None:
         ui.show_trap(workload.path, outcome.trap)
     elif outcome.status > _MAX_STATUS:
-        ui.note(f"the workload ended with status {outcome.status}, which cannot be told from ours")
+        ui.note(
+            f"the workload ended with status {outcome.status}; ending with {_MAX_STATUS}, since what is above is ours"
+        )
     if outcome.hint and outcome.status:
         ui.show_hint(outcome.hint)
     return outcome.status if outcome.trap is not None else min(outcome.status, _MAX_STATUS)

@@ -28,7 +28,7 @@ def run_workload(workload: Workload, cache: Cache, begin: Callable[[], None]) ->
     Args:
         workload: what to run, and everything it is given.
         cache: where compiled code is kept.
-        begin: is called once the code is there, before the workload's first instruction.
+        begin: is called once everything is there, before the first of the workload's code runs.
 
     Raises:
         EnarxError: see `preview1.core.run_module` and `component.run_component`.
@@ -54,5 +54,4 @@ def _run(workload: Workload, cache: Cache, begin: Callable[[], None], *, fuel: b
     from enarx.runtime.preview1.core import run_module
 
     overlay = [cache.find(f"{_OVERLAY}/{name}.wat", fuel=fuel) for name in ("trampoline", "router")]
-    begin()
-    return run_module(engine, (artefact.path, overlay[0].path, overlay[1].path), workload)
+    return run_module(engine, (artefact.path, overlay[0].path, overlay[1].path), workload, begin)

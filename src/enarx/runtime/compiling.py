@@ -122,5 +122,10 @@ def _explain(source: bytes) -> str | None:
 def _reason(error: Exception) -> str:
     """Return the engine's reason in one line: its innermost cause, which says what and where."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line.partition(": ")[2] for line in lines if line[:1].isdigit() and ": " in line]
-    return (causes[-1] if causes else lines[0] if lines else "malformed").rstrip(".")
+    place = next((n for n, line in enumerate(lines) if line.startswith("--> <anon>:")), 0)
+    if place:
+        # Text is answered with a picture of the line; its coordinates do.
+        line, _, column = lines[place].removeprefix("--> <anon>:").partition(":")
+        return f"line {line}, column {column}: {lines[place - 1]}"
+    # Several causes are numbered, one is not.
+    return lines[-1].lstrip("0123456789").lstrip(": ").rstrip(".") if lines else "malformed"

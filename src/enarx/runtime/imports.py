@@ -40,12 +40,17 @@ def explain_link_failure(text: str, path: str) -> DecodeError:
         text: the engine's.
         path: the module.
     """
-    found = re.search(r"unknown import: `([^`]*)`", text) or re.search(r"import of `([^`]*)`", text)
+    found = re.search(r"unknown import: `([^`]*)`", text) or re.search(r"incompatible import type for `([^`]*)`", text)
     if found is None:
         causes = [line.strip() for line in text.splitlines() if line.strip()]
-        reason = causes[-1].lstrip("0123456789: ") if causes else "refused by the engine"
+        reason = causes[-1].lstrip("0123456789").lstrip(": ") if causes else "refused by the engine"
         return DecodeError(f"cannot start the workload: {path}: {reason}")
     name = found[1]
+    if name == "app::memory":
+        return DecodeError(
+            f"cannot start the workload: {path}: export memory: {text.splitlines()[-1].strip()}",
+            hint="WASI preview 1 is for 32-bit memories",
+        )
     if "incompatible import type" in text:
         return DecodeError(
             f"cannot start the workload: {path}: import {name}: found another type, want the one WASI gives it"

@@ -16,7 +16,7 @@ from enarx.runtime.workload import TRAP_STATUS, Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from enarx.runtime.workload import Workload
@@ -27,18 +27,34 @@ _TABLE_ELEMENTS = 10_000_000
 _POINTER_BYTES = 8
 
 
+class _TrapError(Exception):
+    """A start function trapped; the text is the engine's."""
+
+
+class _Linked:
+    """A module whose imports are resolved, before any of its code runs."""
+
+    __slots__ = ("pre",)
+
+    def __init__(self, linker: int, module: int) -> None:
+        pre = buffer(_POINTER_BYTES)
+        require(capi.linker_instantiate_pre(linker, module, address(pre)))
+        self.pre = pre[0]
+
+
 class _Instance:
     """An instance in the store, and a way to its exports."""
 
     __slots__ = ("_context", "instance")
 
-    def __init__(self, linker: int, context: int, module: int) -> None:
+    def __init__(self, linked: _Linked, context: int) -> None:
         self._context = context
         self.instance = buffer(capi.SIZEOF_INSTANCE)
         trap = buffer(_POINTER_BYTES)
-        require(capi.linker_instantiate(linker, context, module, address(self.instance), address(trap)))
+        error = capi.instance_pre_instantiate(linked.pre, context, address(self.instance), address(trap))
         if trap[0]:
-            raise capi.EngineError(capi.take_trap(trap[0]))
+            raise _TrapError(capi.take_trap(trap[0]))
+        require(error)
 
     def export(self, name: bytes, kind: int) -> Any | None:
         """Return a `wasmtime_extern_t` of a kind, or None."""
@@ -108,13 +124,14 @@ def _map(engine: int, path: str) -> int:
     return int(module[0])
 
 
-def run_module(engine: int, paths: tuple[str, str, str], workload: Workload) -> Outcome:
+def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, begin: Callable[[], None]) -> Outcome:
     """Run a core module to its end.
 
     Args:
         engine: of `enarx.runtime.engine`.
         paths: artefacts of the workload, the trampoline and the router.
         workload: what it is given.
+        begin: is called before the first of its code runs.
 
     Returns:
         its own status, or the trap that ended it.
@@ -141,10 +158,15 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload) -> 
 
     wasi = capi.linker_new(engine)
     require(capi.linker_define_wasi(wasi))
-    trampoline = _Instance(wasi, context, trampoline_module)
+    trampoline = _Instance(_Linked(wasi, trampoline_module), context)
     linker = capi.linker_new(engine)
     require(capi.linker_define_instance(linker, context, _WASI, len(_WASI), address(trampoline.instance)))
-    app = _instantiate(linker, context, main, workload)
+    linked = _link(linker, main, workload)
+    begin()
+    try:
+        app = _instantiate(linked, context, workload)
+    except _TrapError as error:
+        return Outcome(TRAP_STATUS, trap=str(error))
     entry = app.export(b"", capi.EXTERN_FUNC) or app.export(b"_start", capi.EXTERN_FUNC)
     if entry is None:
         raise DecodeError(
@@ -167,20 +189,34 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload) -> 
     return outcome
 
 
-def _instantiate(linker: int, context: int, module: int, workload: Workload) -> _Instance:
+def _link(linker: int, module: int, workload: Workload) -> _Linked:
     try:
-        return _Instance(linker, context, module)
+        return _Linked(linker, module)
     except capi.EngineError as error:
-        text = str(error)
-        if "exceeds memory limits" in text:
+        from enarx.runtime.imports import explain_link_failure
+
+        raise explain_link_failure(str(error), workload.path) from error
+
+
+def _instantiate(linked: _Linked, context: int, workload: Workload) -> _Instance:
+    try:
+        return _Instance(linked, context)
+    except _TrapError as error:
+        # The trampoline's table is empty until the router is there, and the router needs the workload's memory.
+        if "uninitialized element" in str(error):
+            raise DecodeError(
+                f"cannot start the workload: {workload.path}: start function: found a call of WASI, want it from _start on",
+                hint="build a WASI command; its start section may only set up its own memory",
+            ) from error
+        raise
+    except capi.EngineError as error:
+        if "exceeds memory limits" in str(error):
             raise KeepError(
                 f"cannot start the workload: {workload.path}: memory: found a larger minimum, want at most"
                 f" {workload.limits.memory_bytes} bytes",
                 hint="raise --memory, or limits.memory in Enarx.toml",
             ) from error
-        from enarx.runtime.imports import explain_link_failure
-
-        raise explain_link_failure(text, workload.path) from error
+        raise DecodeError(f"cannot start the workload: {workload.path}: {error}".splitlines()[0]) from error
 
 
 def _route(
@@ -203,7 +239,7 @@ def _route(
         pointer = capi.function_pointer(callback)
         require(capi.linker_define_func_unchecked(linker, b"host", 4, name, len(name), signature, pointer, None, None))
     capi.functype_delete(signature)
-    router = _Instance(linker, context, module)
+    router = _Instance(_link(linker, module, workload), context)
 
     def view(name: bytes) -> memoryview:
         item = router.export(name, capi.EXTERN_MEMORY)
