@@ -140,6 +140,8 @@ def trampoline() -> str:
         ]
     out += [
         f'  (table (export "table") {len(SIGNATURES)} {len(SIGNATURES)} funcref)',
+        # For the router, where the workload has no memory.
+        '  (memory (export "memory") 0 0)',
     ]
     for index, (name, signature) in enumerate(SIGNATURES.items()):
         result = "" if name == "proc_exit" else " (result i32)"
@@ -198,6 +200,11 @@ def routed(name: str, signature: str) -> list[str]:
         ]
     body += ["  " + line for line in post(signature)]
     if name in REFUSALS:
+        if first or second is not None:
+            # It is the one of Python's that is looked at.
+            other = f"(local.get $p{first if second is None else second})"
+            of = f"(select (local.get $p{first}) {other} (call $is_host (local.get $p{first})))"
+            body.append(f"  (i32.store $box (i32.const {ARGS}) {of if second is not None else other})")
         body.append(f"  (i32.store $box (i32.const {ERRNO}) (i32.const {REFUSALS[name]}))")
         body.append("  (call $p_refuse)")
     else:
@@ -277,8 +284,11 @@ def special(name: str, signature: str) -> list[str]:
             *post(signature),
             # The engine's monotonic clock has a start of its own; Python needs a reading of it. The answer lands where
             # the events will, since every pointer of the engine's functions is one into the workload's memory.
+            # What was there is put back: it may be the list itself.
+            "(local.set $kept (i64.load $app (local.get $p1)))",
             "(drop (call $w_clock_time_get (i32.const 1) (i64.const 0) (local.get $p1)))",
             f"(i64.store $box (i32.const {NOW}) (i64.load $app (local.get $p1)))",
+            "(i64.store $app (local.get $p1) (local.get $kept))",
             "(call $p_poll_oneoff)",
             f"(i32.store $app (local.get $p3) (i32.load $box (i32.const {COUNT})))",
             ANSWER,
@@ -327,6 +337,8 @@ def router() -> str:
         out.append(f"  (func $r_{name} {params(signature)}{result}")
         if name in {"path_open", "fd_close", "fd_renumber"}:
             out.append("    (local $errno i32) (local $fd i32) (local $guest i32)")
+        if name == "poll_oneoff":
+            out.append("    (local $kept i64)")
         out += ["    " + line for line in special(name, signature)]
         out[-1] += ")"
     names = " ".join(f"$r_{name}" for name in SIGNATURES)

@@ -172,11 +172,11 @@ class Command:
     def _from_environment(self, values: dict[str, list[str]]) -> None:
         for option in self.options:
             if option.environment and option.name not in values:
-                import os
+                import posix
 
-                value = os.environ.get(option.environment)
+                value = posix.environ.get(option.environment.encode())
                 if value:
-                    values[option.name] = [value]
+                    values[option.name] = [value.decode("utf-8", "surrogateescape")]
 
     def _wrong(self, message: str, hint: str | None = None) -> UsageError:
         return UsageError(f"cannot run {self.name}: {message}", hint=hint or f"enarx {self.name} --help")

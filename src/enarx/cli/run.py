@@ -30,9 +30,23 @@ def _silence(_: str) -> None:
     """Say nothing: the cache's remarks are for --verbose."""
 
 
+def _fill_standard_descriptors() -> None:
+    """Put the null device where the caller closed stdin, stdout or stderr.
+
+    Else the next file or socket opened would get that number, and the workload would read or write it as its stdio.
+    """
+    for fd in (0, 1, 2):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            # Inheritable or not does not matter, and it gets `fd`: the lowest number that is free.
+            posix.open("/dev/null", posix.O_RDWR)
+
+
 def _run(parsed: Parsed) -> int:
     from enarx.host.backends import choose_backend
 
+    _fill_standard_descriptors()
     requested = parsed.value("backend") or "auto"
     backend = choose_backend(requested)
     module, config = _sources(parsed)
@@ -43,11 +57,13 @@ def _run(parsed: Parsed) -> int:
     from enarx.runtime.watch import watch
 
     verbose = parsed.flag("verbose")
-    cache = Cache(default_root(), ui.note if verbose else _silence)
 
-    def fail(error: EnarxError) -> int:
+    def fail(error: EnarxError) -> None:
         ui.show_error(error, verbose=verbose)
-        return error.status
+
+    say = ui.note if verbose else _silence
+    # Compiling is the engine's too: Ctrl-C has to end it from outside.
+    cache = Cache(default_root(), say, before_compiling=lambda: watch(None, fail))
 
     def begin() -> None:
         if requested == "auto":
@@ -187,11 +203,11 @@ def _apply(parsed: Parsed, limits: Limits, files: list[File], dirs: list[Directo
     for word in parsed.all("listen"):
         _listen(word, files)
     if (text := parsed.value("memory")) is not None:
-        limits.memory_bytes = parse_size(text)
+        limits.memory_bytes = parse_size(text, name="--memory")
     if (text := parsed.value("timeout")) is not None:
-        limits.timeout_s = parse_duration(text)
+        limits.timeout_s = parse_duration(text, name="--timeout")
     if (text := parsed.value("output")) is not None:
-        limits.output_bytes = parse_size(text)
+        limits.output_bytes = parse_size(text, name="--output")
     if (text := parsed.value("fuel")) is not None:
         limits.fuel = _count("fuel", text)
     if (text := parsed.value("open-files")) is not None:
@@ -199,7 +215,7 @@ def _apply(parsed: Parsed, limits: Limits, files: list[File], dirs: list[Directo
 
 
 def _count(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:20]) < 1 << 63:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) < 1 << 63:
         raise UsageError(f"cannot run: --{name}: found {text}, want a number from 1 to {(1 << 63) - 1}")
     return int(text)
 
@@ -210,7 +226,9 @@ def _listen(word: str, files: list[File]) -> None:
 
     name, _, where = word.partition("=")
     prot, colon, port = where.rpartition(":")
-    if not name or ":" in name or (colon and prot not in {"tcp", "tls"}) or not port.isdecimal() or int(port) > 65535:
+    named = name and ":" not in name and name.isprintable()
+    numbered = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
+    if not named or not numbered or (colon and prot not in {"tcp", "tls"}):
         raise UsageError(f"cannot run: --listen: found {word}, want NAME=PORT, NAME=tls:PORT or NAME=tcp:PORT")
     for file in files:
         if file.kind == "listen" and file.name == name:

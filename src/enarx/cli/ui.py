@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """All printing of the command line: facts on stdout, everything else on stderr.
 
-`posix` is what `os` is made of, and `os` costs a tenth of a start. Bytes go straight to the descriptors, so that nothing of ours is buffered when a workload writes beside us or a limit
-ends the command at once.
+`posix` is what `os` is made of, and `os` costs a tenth of a start. Bytes go straight to the descriptors, so that nothing
+of ours is buffered when a workload writes beside us or a limit ends the command at once.
 """
 
 from __future__ import annotations
 
 import posix
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from enarx.errors import EnarxError
+from enarx.errors import EnarxError, PlatformError
 
 INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
@@ -20,7 +18,21 @@ BROKEN_PIPE_STATUS = 141
 def _write(fd: int, text: str) -> None:
     data = text.encode("utf-8", "replace")
     while data:
-        data = data[posix.write(fd, data) :]
+        try:
+            data = data[posix.write(fd, data) :]
+        except BlockingIOError:
+            # Somebody who shares the pipe or terminal with us made it non-blocking.
+            import select
+
+            select.select((), (fd,), ())
+
+
+def _tell(text: str) -> None:
+    """Write to stderr. Where that fails nobody can be told, and the status says what there is to say."""
+    try:
+        _write(2, text)
+    except OSError:
+        return
 
 
 def printable(text: str) -> str:
@@ -29,13 +41,23 @@ def printable(text: str) -> str:
 
 
 def out(text: str) -> None:
-    """Print a fact."""
-    _write(1, text if text.endswith("\n") else text + "\n")
+    """Print a fact.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        PlatformError: it cannot be written.
+    """
+    try:
+        _write(1, text if text.endswith("\n") else text + "\n")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise PlatformError(f"cannot write to stdout: {error.strerror}") from error
 
 
 def note(text: str) -> None:
     """Tell the person in front of the terminal."""
-    _write(2, f"enarx: {printable(text)}\n")
+    _tell(f"enarx: {printable(text)}\n")
 
 
 def show_error(error: EnarxError, *, verbose: bool = False) -> None:
@@ -47,15 +69,15 @@ def show_error(error: EnarxError, *, verbose: bool = False) -> None:
         cause = cause.__cause__
     if error.hint:
         lines.append(f"hint: {printable(error.hint)}")
-    _write(2, "\n".join(lines) + "\n")
+    _tell("\n".join(lines) + "\n")
 
 
 def show_bug() -> None:
     """Print what a bug report needs."""
     import traceback
 
-    _write(2, traceback.format_exc())
-    _write(2, "enarx: this is a bug in enarx; the lines above say where\n")
+    _tell(traceback.format_exc())
+    _tell("enarx: this is a bug in enarx; the lines above say where\n")
 
 
 def show_trap(path: str, text: str) -> None:
@@ -69,9 +91,9 @@ def show_trap(path: str, text: str) -> None:
     reason = reason.removeprefix("0: ").removeprefix("1: ").removeprefix("2: ").removeprefix("wasm trap: ")
     shown = [f"enarx: workload trapped: {printable(path)}: {printable(reason)}"]
     shown += [f"    {printable(frame)}" for frame in frames]
-    _write(2, "\n".join(shown) + "\n")
+    _tell("\n".join(shown) + "\n")
 
 
 def show_hint(text: str) -> None:
     """Print a next step that belongs to no error of ours."""
-    _write(2, f"hint: {printable(text)}\n")
+    _tell(f"hint: {printable(text)}\n")

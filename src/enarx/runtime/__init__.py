@@ -40,7 +40,8 @@ def run_workload(workload: Workload, cache: Cache, begin: Callable[[], None]) ->
         # As we wrote it and still refused: written on another processor, or by another build of the engine.
         for path in (workload.path, f"{_OVERLAY}/trampoline.wat", f"{_OVERLAY}/router.wat"):
             cache.discard(cache.find(path, fuel=fuel))
-        return _run(workload, cache, begin, fuel=fuel)
+        # Or gone, by `enarx cache clear` in between: what is not in the cache now cannot go again.
+        return _run(workload, cache.apart(), begin, fuel=fuel)
 
 
 def _run(workload: Workload, cache: Cache, begin: Callable[[], None], *, fuel: bool) -> Outcome:
@@ -49,8 +50,7 @@ def _run(workload: Workload, cache: Cache, begin: Callable[[], None], *, fuel: b
     if artefact.kind == COMPONENT:
         from enarx.runtime.component import run_component
 
-        begin()
-        return run_component(engine, artefact.path, workload)
+        return run_component(engine, artefact.path, workload, begin)
     from enarx.runtime.preview1.core import run_module
 
     overlay = [cache.find(f"{_OVERLAY}/{name}.wat", fuel=fuel) for name in ("trampoline", "router")]

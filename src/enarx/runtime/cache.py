@@ -3,7 +3,7 @@
 
 Layout, below a private directory of ours (`$XDG_CACHE_HOME/enarx`, else `~/.cache/enarx`)::
 
-    modules-<engine version>/
+    modules-<engine version>-<enarx version>/
         <sha256>[-fuel].cwasm   what the engine serialised, uncompressed, so that it can be mapped
         <sha256>[-fuel].seal    kind, and the size, inode and times of the .cwasm when we wrote it
         seen/<file identity>    the digest of a source file, by device, inode, size, mtime_ns and ctime_ns
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import posix
 
+from enarx import __version__
 from enarx.errors import ConfigError, PlatformError
 from enarx.runtime import capi
 
@@ -32,6 +33,8 @@ MAX_CACHE_BYTES = 4 << 30
 _NOTE_BYTES = 256
 # A file this young may be written again within the resolution of its times: its digest is not remembered.
 _SETTLED_NS = 50_000_000
+# What a run that was killed left half written; whoever still writes it after so long has no use for it either.
+_STALE_NS = 3600 * 1_000_000_000
 
 
 class Artefact:
@@ -40,7 +43,7 @@ class Artefact:
     Args:
         path: the file.
         kind: MODULE or COMPONENT.
-        temporary: whether the file is outside the cache and the caller removes it after mapping.
+        temporary: whether it is in memory alone, because there is no cache or no room in it.
     """
 
     __slots__ = ("kind", "path", "temporary")
@@ -52,14 +55,18 @@ class Artefact:
 
 
 def default_root() -> str | None:
-    """Return the directory of this user's caches, or None where the user has no home."""
+    """Return the directory of this user's caches, or None where the user has none that can be named."""
     base = posix.environ.get(b"XDG_CACHE_HOME", b"")
     if not base.startswith(b"/"):
         home = posix.environ.get(b"HOME", b"")
         if not home.startswith(b"/"):
             return None
         base = home + b"/.cache"
-    return base.decode("utf-8", "surrogateescape") + "/enarx"
+    try:
+        return base.decode() + "/enarx"
+    except UnicodeDecodeError:
+        # The engine opens no file of such a name.
+        return None
 
 
 def _identity(stat: posix.stat_result) -> str:
@@ -106,19 +113,23 @@ class Cache:
     Args:
         root: the directory above all engine versions, or None for no cache at all.
         say: is told one line for `--verbose` when something is rebuilt or cannot be kept.
+        before_compiling: is called when something has to be compiled, which can take long.
 
     Raises:
         PlatformError: the directory exists and is not ours alone.
     """
 
-    def __init__(self, root: str | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: str | None, say: Callable[[str], None], *, before_compiling: Callable[[], None] = lambda: None
+    ) -> None:
         self._say = say
+        self._before_compiling = before_compiling
         self.root = root
         self._dir = ""
         if root is None:
             say("cache: no home directory, so compiled modules are not kept")
             return
-        folder = f"{root}/modules-{capi.ENGINE_VERSION}"
+        folder = f"{root}/modules-{capi.ENGINE_VERSION}-{__version__}"
         try:
             _require_private(folder)
         except FileNotFoundError:
@@ -132,7 +143,14 @@ class Cache:
                 say(f"cache: cannot make {folder}: {error.strerror}, so compiled modules are not kept")
                 return
             _require_private(folder)
+        except OSError as error:
+            say(f"cache: cannot look at {folder}: {error.strerror}, so compiled modules are not kept")
+            return
         self._dir = folder
+
+    def apart(self) -> Cache:
+        """Return a cache that keeps nothing: what it compiles cannot be taken away by another run."""
+        return Cache(None, lambda _: None, before_compiling=self._before_compiling)
 
     def find(self, path: str, *, fuel: bool = False, remember: bool = True) -> Artefact:
         """Return the compiled form of a source file, compiling it if that has to be.
@@ -180,8 +198,9 @@ class Cache:
 
     def discard(self, artefact: Artefact) -> None:
         """Remove an artefact that the engine refused to map."""
-        self._say(f"cache: the engine refuses {artefact.path}; compiling again")
-        _remove(artefact.path)
+        if not artefact.temporary:
+            self._say(f"cache: the engine refuses {artefact.path}; compiling again")
+            _remove(artefact.path)
 
     def _compile(self, fd: int, before: posix.stat_result, path: str, suffix: str, seen: str) -> Artefact:
         import time
@@ -192,12 +211,18 @@ class Cache:
         digest = compiling.digest(source)
         artefact = self._sealed(digest + suffix) if self._dir else None
         if artefact is None:
+            self._before_compiling()
             kind, code = compiling.compile_source(source, path, fuel=bool(suffix))
             artefact = self._store(digest + suffix, kind, code)
         after = posix.fstat(fd)
         settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
-        if seen and not artefact.temporary and settled and _identity(before) == _identity(after):
-            self._write(seen, digest.encode())
+        # What comes out of a pipe or a device has no identity.
+        regular = after.st_mode & 0o170000 == 0o100000
+        if seen and regular and not artefact.temporary and settled and _identity(before) == _identity(after):
+            try:
+                self._write(seen, digest.encode())
+            except OSError as error:
+                self._say(f"cache: cannot remember {path}: {error.strerror}")
         return artefact
 
     def _store(self, name: str, kind: str, code: bytes) -> Artefact:
@@ -206,23 +231,30 @@ class Cache:
             try:
                 self._prune(len(code))
                 self._write(path, code)
-                self._write(f"{self._dir}/{name}.seal", f"{kind} {_identity(posix.lstat(path))}".encode())
+                self._seal(name, kind, path)
             except OSError as error:
                 self._say(f"cache: cannot keep {path}: {error.strerror}")
             else:
                 return Artefact(path, kind)
-        import tempfile
+        import os
 
-        fd, path = tempfile.mkstemp(prefix="enarx-", suffix=".cwasm")
-        with open(fd, "wb") as file:
+        # A file without a name, which is gone with the process however that ends.
+        fd = os.memfd_create("enarx")
+        with open(fd, "wb", closefd=False) as file:
             file.write(code)
-        return Artefact(path, kind, temporary=True)
+        return Artefact(f"/proc/self/fd/{fd}", kind, temporary=True)
+
+    def _seal(self, name: str, kind: str, path: str) -> None:
+        """Seal what is there, and again if another run put the same code there meanwhile: the last seal has to fit."""
+        sealed = ""
+        while sealed != (found := _identity(posix.lstat(path))):
+            self._write(f"{self._dir}/{name}.seal", f"{kind} {found}".encode())
+            sealed = found
 
     def _write(self, path: str, data: bytes) -> None:
-        temporary = f"{path}.{posix.getpid()}.tmp"
-        fd = posix.open(
-            temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_CLOEXEC, 0o600
-        )
+        # Not the process's number, which is another container's too when the two share a home.
+        temporary = f"{path}.{posix.urandom(8).hex()}.tmp"
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb") as file:
                 file.write(data)
@@ -232,8 +264,13 @@ class Cache:
             raise
 
     def _prune(self, incoming: int) -> None:
-        """Remove the artefacts unused for longest until the next one fits."""
-        entries = sorted((entry.stat().st_atime_ns, entry.stat().st_size, entry.path) for entry in self._artefacts())
+        """Remove the artefacts unused for longest until the next one fits, and what others left half written."""
+        import time
+
+        for path, stat in self._files(".tmp"):
+            if time.time_ns() - stat.st_mtime_ns > _STALE_NS:
+                _remove(path)
+        entries = sorted((stat.st_atime_ns, stat.st_size, path) for path, stat in self._files(".cwasm"))
         total = incoming + sum(size for _, size, _ in entries)
         for _, size, path in entries:
             if total <= MAX_CACHE_BYTES:
@@ -242,26 +279,36 @@ class Cache:
             _remove(path)
             total -= size
 
-    def _artefacts(self) -> Iterator[posix.DirEntry[str]]:
-        with posix.scandir(self._dir) as entries:
-            yield from (entry for entry in entries if entry.name.endswith(".cwasm"))
+    def _files(self, suffix: str) -> Iterator[tuple[str, posix.stat_result]]:
+        """Yield path and status of the files with a suffix; another run may be removing them."""
+        try:
+            names = posix.listdir(self._dir)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if name.endswith(suffix):
+                try:
+                    yield f"{self._dir}/{name}", posix.lstat(f"{self._dir}/{name}")
+                except FileNotFoundError:
+                    continue
 
     def entries(self) -> list[tuple[str, str, int]]:
         """Return name, kind and size in bytes of every artefact of this engine version, sorted by name."""
         if not self._dir:
             return []
         found = []
-        for entry in self._artefacts():
-            name = entry.name.removesuffix(".cwasm")
+        for path, stat in self._files(".cwasm"):
+            name = path.rpartition("/")[2].removesuffix(".cwasm")
             artefact = self._sealed(name)
-            found.append((name, artefact.kind if artefact else "not sealed", entry.stat().st_size))
+            found.append((name, artefact.kind if artefact else "not sealed", stat.st_size))
         return sorted(found)
 
     def clear(self) -> int:
         """Remove every compiled module, of every engine version; return how many there were.
 
         Raises:
-            PlatformError: a directory that is not ours alone; nothing in it is touched.
+            PlatformError: a directory that is not ours alone, of which nothing is touched; or one that cannot be
+                removed, perhaps because a run is filling it.
         """
         import os
 
@@ -273,11 +320,16 @@ class Cache:
             if not version.startswith("modules-") or not os.path.isdir(folder):
                 continue
             _require_private(folder)
-            for parent, folders, files in os.walk(folder, topdown=False):
-                for file in files:
-                    removed += file.endswith(".cwasm")
-                    posix.unlink(f"{parent}/{file}")
-                for name in folders:
-                    posix.rmdir(f"{parent}/{name}")
-            posix.rmdir(folder)
+            try:
+                for parent, folders, files in os.walk(folder, topdown=False):
+                    for name in [*files, *folders]:
+                        path = f"{parent}/{name}"
+                        if posix.lstat(path).st_mode & 0o170000 == 0o040000:
+                            posix.rmdir(path)
+                        else:
+                            posix.unlink(path)
+                            removed += name.endswith(".cwasm")
+                posix.rmdir(folder)
+            except OSError as error:
+                raise PlatformError(f"cannot clear the cache: {error.filename}: {error.strerror}") from error
         return removed

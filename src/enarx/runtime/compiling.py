@@ -82,7 +82,9 @@ def compile_source(source: bytes, path: str, *, fuel: bool) -> tuple[str, bytes]
     engine = make_engine(fuel=fuel)
     try:
         if version == _MODULE_VERSION:
-            return MODULE, bytes(wasmtime.Module(engine, source).serialize())
+            module = wasmtime.Module(engine, source)
+            _require_linkable(module, path)
+            return MODULE, bytes(module.serialize())
         if version == _COMPONENT_VERSION:
             return COMPONENT, bytes(component.Component(engine, source).serialize())
     except wasmtime.WasmtimeError as error:
@@ -91,6 +93,21 @@ def compile_source(source: bytes, path: str, *, fuel: bool) -> tuple[str, bytes]
         f"cannot load the module: {path}: found version {version.hex() or 'nothing'} after the magic, want a core"
         f" module ({_MODULE_VERSION.hex()}) or a component ({_COMPONENT_VERSION.hex()})"
     )
+
+
+def _require_linkable(module: wasmtime.Module, path: str) -> None:
+    """Refuse shared memories, and a module that would reach for the trampoline's table beside WASI's functions."""
+    if any(isinstance(entry.type, wasmtime.MemoryType) and entry.type.is_shared for entry in module.exports):
+        raise DecodeError(
+            f"cannot load the module: {path}: found a shared memory, want none",
+            hint="a Keep offers no threads; build without them",
+        )
+    for entry in module.imports:
+        if entry.module == "wasi_snapshot_preview1" and not isinstance(entry.type, wasmtime.FuncType):
+            raise DecodeError(
+                f"cannot load the module: {path}: import wasi_snapshot_preview1::{entry.name}: found no function, want"
+                " only functions of WASI preview 1"
+            )
 
 
 def _assemble(source: bytes, path: str) -> bytes:

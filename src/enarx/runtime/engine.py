@@ -19,6 +19,9 @@ def configure(config: int, *, fuel: bool) -> None:
     """
     # Exceptions are what languages with setjmp or try need; off by default in the C API.
     capi.config_wasm_exceptions_set(config, True)
+    capi.config_concurrency_support_set(config, False)
+    # Backtraces follow frame pointers. Unwind tables are for native debuggers, and are read at every start.
+    capi.config_native_unwind_info_set(config, False)
     if fuel:
         capi.config_consume_fuel_set(config, True)
 

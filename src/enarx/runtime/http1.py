@@ -140,7 +140,7 @@ class _Parser:
         self._head_bytes = 0
         self._body_bytes = 0
         self._overhead = 0
-        self._refused: ProtocolError | None = None
+        self._refused: tuple[int, str] | None = None
 
     @property
     def is_between_messages(self) -> bool:
@@ -167,7 +167,7 @@ class _Parser:
             raise ProtocolError(501, "unknown method") from error
         except httptools.HttpParserError as error:
             if self._refused is not None:
-                raise self._refused from error
+                raise ProtocolError(*self._refused) from error
             raise ProtocolError(400, str(error).lower()[:80]) from error
         if self._in_body:
             self._count_overhead(len(data))
@@ -184,8 +184,9 @@ class _Parser:
                 raise ProtocolError(400, "too much chunk overhead")
 
     def _refuse(self, status: int, reason: str) -> None:
-        self._refused = ProtocolError(status, reason)
-        raise self._refused
+        # Not the exception: its traceback would hold whoever feeds this parser in a cycle.
+        self._refused = (status, reason)
+        raise ProtocolError(status, reason)
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
         """Called by httptools for each header and each trailer."""

@@ -6,6 +6,7 @@ Listens and connects exactly what the entries name; `egress` judges the rest. Ev
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -63,16 +64,16 @@ class Network:
             found = socket.getaddrinfo(
                 file.host, file.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
             )
-        except socket.gaierror as error:
+        except (socket.gaierror, UnicodeError) as error:
             raise ConfigError(
                 f"cannot listen for {file.name}: addr: found {file.host}, want an IP address", key="files.addr"
             ) from error
         family, kind, proto, _, address = found[0]
         try:
             sock = socket.socket(family, kind, proto)
-        except OSError:
+        except OSError as error:
             if file.host != "::":
-                raise
+                raise PlatformError(f"cannot listen for {file.name}: {where}: {error.strerror}") from error
             # A machine without IPv6: every address is every IPv4 address.
             family, address = socket.AF_INET, ("0.0.0.0", file.port)  # noqa: S104  # the entry says so
             sock = socket.socket(family, kind)
@@ -91,7 +92,9 @@ class Network:
             ) from error
         port = sock.getsockname()[1]
         shown = "localhost" if file.host in {"::", "0.0.0.0"} else where.rpartition(":")[0]  # noqa: S104
-        os.write(2, f"enarx: listening on {file.prot}://{shown}:{port} ({file.name})\n".encode())
+        # A server whose stderr nobody reads, or nobody reads fast enough, serves all the same.
+        with contextlib.suppress(OSError):
+            os.write(2, f"enarx: listening on {file.prot}://{shown}:{port} ({file.name})\n".encode())
         return sock
 
     def connect(self, file: File) -> socket.socket:

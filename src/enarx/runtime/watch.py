@@ -23,19 +23,26 @@ if TYPE_CHECKING:
 
 _SIGINT = 2
 INTERRUPTED_STATUS = 130
+_LONGEST_WAIT_S = 1_000_000.0  # the host counts milliseconds in an int
+# The workload may have filled a pipe that nobody reads, where our last line goes too.
+_LAST_WORDS_S = 1.0
 
 
-def watch(timeout_s: float | None, fail: Callable[[EnarxError], int]) -> None:
+def watch(timeout_s: float | None, fail: Callable[[EnarxError], object]) -> None:
     """Watch this process from now on. Call it in the main thread, as late as possible before the workload.
+
+    A later call takes over Ctrl-C; the limit of an earlier one stays.
 
     Args:
         timeout_s: of wall time from now, or None for no limit.
-        fail: tells the user about an error and returns the exit status.
+        fail: tells the user about an error.
     """
     read_end, write_end = posix.pipe2(posix.O_CLOEXEC)
     posix.set_blocking(write_end, False)
-    _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    _signal.signal(_SIGINT, _woken)
+    # Who started us may want Ctrl-C ignored, as shells do for jobs in the background.
+    if _signal.getsignal(_SIGINT) != _signal.SIG_IGN:
+        _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        _signal.signal(_SIGINT, _woken)
     _thread.start_new_thread(_wait, (read_end, timeout_s, fail))
 
 
@@ -43,21 +50,33 @@ def _woken(number: int, frame: FrameType | None) -> None:
     """Do nothing: a handler has to be there for the signal's number to be written to the pipe."""
 
 
-def _wait(pipe: int, timeout_s: float | None, fail: Callable[[EnarxError], int]) -> None:
+def _wait(pipe: int, timeout_s: float | None, fail: Callable[[EnarxError], object]) -> None:
     if timeout_s is None:
         posix.read(pipe, 1)
         posix._exit(INTERRUPTED_STATUS)
     import select
+    import time
 
+    end_s = time.monotonic() + timeout_s
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    if poll.poll(max(1, int(timeout_s * 1000))):
-        posix._exit(INTERRUPTED_STATUS)
-    posix._exit(
+    while (left_s := end_s - time.monotonic()) > 0:
+        if poll.poll(max(1, int(min(left_s, _LONGEST_WAIT_S) * 1000))):
+            posix._exit(INTERRUPTED_STATUS)
+    _thread.start_new_thread(_end_without_words, ())
+    try:
         fail(
             KeepError(
                 f"workload stopped: wall time: found more than {timeout_s:g} s, want at most {timeout_s:g} s",
                 hint="raise --timeout, or limits.timeout in Enarx.toml",
             )
         )
-    )
+    finally:
+        posix._exit(KeepError.status)
+
+
+def _end_without_words() -> None:
+    import time
+
+    time.sleep(_LAST_WORDS_S)
+    posix._exit(KeepError.status)

@@ -21,10 +21,10 @@ class Limits:
 
     Args:
         memory_bytes: of each linear memory.
-        timeout_s: of wall time from the workload's first instruction, or None.
+        timeout_s: of wall time from when everything is there and the workload may begin, or None.
         fuel: units of the engine's fuel, or None.
         output_bytes: written to stdout and stderr together, or None.
-        open_files: descriptors open at once, sockets included, stdio excluded.
+        open_files: descriptors open at once, those it starts with included.
     """
 
     __slots__ = ("fuel", "memory_bytes", "open_files", "output_bytes", "timeout_s")

@@ -24,11 +24,18 @@ if TYPE_CHECKING:
 _WASI = b"wasi_snapshot_preview1"
 _MAX_FILES = 500
 _TABLE_ELEMENTS = 10_000_000
+# Of the whole store: two memories and one table are the overlay's. A workload with more would multiply its limit.
+_TABLES = 1 + 10
+_MEMORIES = 2 + 4
 _POINTER_BYTES = 8
 
 
 class _TrapError(Exception):
     """A start function trapped; the text is the engine's."""
+
+    def __init__(self, trap: int) -> None:
+        self.out_of_fuel = _out_of_fuel(trap)
+        super().__init__(capi.take_trap(trap))
 
 
 class _Linked:
@@ -53,7 +60,7 @@ class _Instance:
         trap = buffer(_POINTER_BYTES)
         error = capi.instance_pre_instantiate(linked.pre, context, address(self.instance), address(trap))
         if trap[0]:
-            raise _TrapError(capi.take_trap(trap[0]))
+            raise _TrapError(trap[0])
         require(error)
 
     def export(self, name: bytes, kind: int) -> Any | None:
@@ -63,9 +70,14 @@ class _Instance:
         return item if found and item[0] & 0xFF == kind else None
 
 
+def _c_string(text: str) -> bytes:
+    """Return what the user gave, UTF-8 or not; the engine refuses what is not."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _strings(values: Sequence[str]) -> Any:
     """Return a `char *[]`; the array keeps its strings alive."""
-    return (capi.c_char_p * (len(values) + 1))(*(value.encode() for value in values), None)
+    return (capi.c_char_p * (len(values) + 1))(*(_c_string(value) for value in values), None)
 
 
 def _configure_wasi(context: int, workload: Workload) -> None:
@@ -83,7 +95,7 @@ def _configure_wasi(context: int, workload: Workload) -> None:
         raise ConfigError("cannot start the workload: arguments and environment: want UTF-8 without NUL")
     for directory in workload.dirs:
         if not capi.wasi_config_preopen_dir(
-            config, directory.host.encode(), directory.guest.encode(), not directory.read_only
+            config, _c_string(directory.host), _c_string(directory.guest), not directory.read_only
         ):
             raise ConfigError(
                 f"cannot open the directory: {directory.host}: found no directory that can be read",
@@ -95,16 +107,15 @@ def _configure_wasi(context: int, workload: Workload) -> None:
 def _descriptors(workload: Workload, budget: OutputBudget | None) -> dict[int, Descriptor]:
     if len(workload.files) > _MAX_FILES:
         raise ConfigError(f"cannot start the workload: files: found {len(workload.files)}, want at most {_MAX_FILES}")
-    spend = budget.spend if budget else None
     table: dict[int, Descriptor] = {}
     sockets = []
     for number, file in enumerate(workload.files):
         if file.kind == "stdin":
             table[number] = Stdin()
         elif file.kind == "stdout":
-            table[number] = Output(1, spend)
+            table[number] = Output(1, budget)
         elif file.kind == "stderr":
-            table[number] = Output(2, spend)
+            table[number] = Output(2, budget)
         elif file.kind == "null":
             table[number] = Null()
         else:
@@ -118,7 +129,7 @@ def _descriptors(workload: Workload, budget: OutputBudget | None) -> dict[int, D
 
 def _map(engine: int, path: str) -> int:
     module = buffer(_POINTER_BYTES)
-    error = capi.module_deserialize_file(engine, path.encode(), address(module))
+    error = capi.module_deserialize_file(engine, _c_string(path), address(module))
     if error:
         raise capi.UnmappableError(capi.take_error(error))
     return int(module[0])
@@ -151,7 +162,7 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
     store = capi.store_new(engine, None, None)
     context = capi.store_context(store)
     limits = workload.limits
-    capi.store_limiter(store, limits.memory_bytes, _TABLE_ELEMENTS, -1, -1, -1)
+    capi.store_limiter(store, limits.memory_bytes, _TABLE_ELEMENTS, -1, _TABLES, _MEMORIES)
     if limits.fuel is not None:
         require(capi.context_set_fuel(context, limits.fuel))
     _configure_wasi(context, workload)
@@ -166,6 +177,8 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
     try:
         app = _instantiate(linked, context, workload)
     except _TrapError as error:
+        if error.out_of_fuel:
+            raise _fuel_error(workload) from error
         return Outcome(TRAP_STATUS, trap=str(error))
     entry = app.export(b"", capi.EXTERN_FUNC) or app.export(b"_start", capi.EXTERN_FUNC)
     if entry is None:
@@ -174,7 +187,9 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
             hint="build a command, not a library or reactor",
         )
     memory = app.export(b"memory", capi.EXTERN_MEMORY)
-    callbacks = _route(wasi, context, router_module, trampoline, app, host, workload) if memory else {}
+    # Without a memory of its own, a workload can still end itself; the trampoline's, of no size, stands in.
+    owner = app if memory else trampoline
+    callbacks = _route(wasi, context, router_module, trampoline, owner, host, workload)
     initialize = app.export(b"_initialize", capi.EXTERN_FUNC)
     try:
         outcome = _call(context, initialize, host, workload) if initialize else None
@@ -239,7 +254,7 @@ def _route(
         pointer = capi.function_pointer(callback)
         require(capi.linker_define_func_unchecked(linker, b"host", 4, name, len(name), signature, pointer, None, None))
     capi.functype_delete(signature)
-    router = _Instance(_link(linker, module, workload), context)
+    router = _instantiate(_link(linker, module, workload), context, workload)
 
     def view(name: bytes) -> memoryview:
         item = router.export(name, capi.EXTERN_MEMORY)
@@ -255,7 +270,7 @@ def _route(
         # Directories come after the files, and never below 3, where C libraries begin to look for them.
         host.map[max(3, len(workload.files)) + number] = mailbox.FIRST_NATIVE + number
     host.box[mailbox.OPEN] = len(host.table) + len(workload.dirs)
-    host.box[mailbox.OPEN_LIMIT] = workload.limits.open_files
+    host.box[mailbox.OPEN_LIMIT] = min(workload.limits.open_files, mailbox.MAP_ENTRIES)
     host.memory_source = lambda: view(b"memory")
     return callbacks
 
@@ -276,20 +291,28 @@ def _call(context: int, function: Any, host: Host, workload: Workload) -> Outcom
     error = capi.func_call(context, pointer, None, 0, address(results), count, address(trap))
     if not error and not trap[0]:
         return None
-    code = buffer(8)
-    fuel = trap[0] and capi.trap_code(trap[0], address(code)) and code[0] & 0xFF == capi.OUT_OF_FUEL
+    fuel = trap[0] and _out_of_fuel(trap[0])
     text = capi.take_error(error) if error else capi.take_trap(trap[0])
     if host.failure is not None:
         raise host.failure
     if host.box and host.box[mailbox.EXITED]:
         return Outcome(host.box[mailbox.EXIT_CODE])
     if fuel:
-        raise KeepError(
-            f"workload stopped: fuel: found more than {workload.limits.fuel} units, want at most"
-            f" {workload.limits.fuel}",
-            hint="raise --fuel, or limits.fuel in Enarx.toml",
-        )
+        raise _fuel_error(workload)
     return Outcome(TRAP_STATUS, trap=text)
+
+
+def _out_of_fuel(trap: int) -> bool:
+    code = buffer(8)
+    return bool(capi.trap_code(trap, address(code)) and code[0] & 0xFF == capi.OUT_OF_FUEL)
+
+
+def _fuel_error(workload: Workload) -> KeepError:
+    fuel = workload.limits.fuel
+    return KeepError(
+        f"workload stopped: fuel: found more than {fuel} units, want at most {fuel}",
+        hint="raise --fuel, or limits.fuel in Enarx.toml",
+    )
 
 
 def _memory_hint(context: int, memory: Any | None, workload: Workload) -> str | None:

@@ -47,7 +47,7 @@ class Descriptor:
         waiting: returns how much can be read, or accepted, without asking the operating system.
     """
 
-    __slots__ = ("filetype", "flags", "poll_fd", "read", "rights", "waiting", "write")
+    __slots__ = ("filetype", "flags", "poll_fd", "read", "rights", "stat", "waiting", "write")
 
     is_socket = False
 
@@ -66,6 +66,7 @@ class Descriptor:
         self.rights = rights
         self.poll_fd = poll_fd
         self.flags = flags
+        self.stat = b""  # `fdstat` as it was last told, empty when the flags have changed since
         self.read = read
         self.write = write
         self.waiting = waiting
@@ -103,7 +104,8 @@ def _describe(fd: int) -> tuple[int, int, int]:
     if kind == 0o020000:
         # Of the devices only terminals can be waited for; /dev/null is not one to wait for.
         return (CHARACTER_DEVICE, 0, fd) if posix.isatty(fd) else (UNKNOWN, 0, -1)
-    return UNKNOWN, 0, fd
+    # Nor can directories and block devices.
+    return UNKNOWN, 0, -1 if kind in {0o040000, 0o060000} else fd
 
 
 class Stdin(Descriptor):
@@ -141,24 +143,26 @@ class Output(Descriptor):
 
     Args:
         fd: 1 or 2.
-        spend: is told the number of bytes about to be written and returns how many of them are allowed, or None for
-            no limit.
+        budget: what may be written, or None for no limit.
     """
 
-    __slots__ = ("_fd", "_spend")
+    __slots__ = ("_budget", "_fd")
 
-    def __init__(self, fd: int, spend: Callable[[int], int] | None) -> None:
+    def __init__(self, fd: int, budget: OutputBudget | None) -> None:
         filetype, seek, poll_fd = _describe(fd)
         self._fd = fd
-        self._spend = spend
+        self._budget = budget
         rights = RIGHT_WRITE | RIGHT_FLAGS | RIGHT_STAT | RIGHT_POLL | seek
         super().__init__(filetype, rights, poll_fd=poll_fd, write=self._write)
 
     def _write(self, data: memoryview) -> int:
         """Write all of it, or as much as the operating system takes now."""
-        if self._spend is not None:
-            data = data[: self._spend(len(data))]
-        return posix.write(self._fd, data)
+        budget = self._budget
+        if budget is None:
+            return posix.write(self._fd, data)
+        count = posix.write(self._fd, data[: budget.allowed(len(data))])
+        budget.left -= count
+        return count
 
     def seek(self, offset: int, whence: int) -> int:
         """Move in a regular file."""
@@ -178,8 +182,8 @@ class OutputBudget:
         self.limit_bytes = limit_bytes
         self.left = limit_bytes
 
-    def spend(self, count: int) -> int:
-        """Take up to `count` bytes from the budget.
+    def allowed(self, count: int) -> int:
+        """Return how many of `count` bytes may be written; `left` is reduced by what then was.
 
         Raises:
             KeepError: nothing is left of it.
@@ -189,6 +193,4 @@ class OutputBudget:
                 f"workload stopped: output: found more than {self.limit_bytes} bytes, want at most {self.limit_bytes}",
                 hint="raise --output, or limits.output in Enarx.toml",
             )
-        allowed = min(count, self.left)
-        self.left -= allowed
-        return allowed
+        return min(count, self.left)

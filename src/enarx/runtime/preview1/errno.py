@@ -31,10 +31,13 @@ _FROM_HOST = {
     12: 48,  # ENOMEM
     13: 2,  # EACCES
     22: INVAL,
+    23: 41,  # ENFILE
+    24: MFILE,
     27: 22,  # EFBIG
     28: 51,  # ENOSPC
     29: SPIPE,
     32: PIPE,
+    95: NOTSUP,
     103: 13,  # ECONNABORTED
     104: 15,  # ECONNRESET
     105: 42,  # ENOBUFS

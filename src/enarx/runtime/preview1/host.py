@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_PAGE_BYTES = 65536
 _MAX_TRANSFER_BYTES = 1 << 20
 _SET_FLAGS = 0x1F
 _SEEK_CUR = 1
@@ -208,18 +207,22 @@ class Host:
             found = buffers()
             if found is None:
                 return errno.FAULT
+            # A pipe or terminal is the one kind that would wait for a second buffer although the first is full.
+            waits = descriptor.poll_fd >= 0 and not descriptor.is_socket
             done = 0
             for buffer in found:
                 try:
                     count = read(buffer)
-                except BlockingIOError:
+                except OSError as error:
                     if done:
                         break
+                    if not isinstance(error, BlockingIOError):
+                        raise
                     if descriptor.flags & FDFLAGS_NONBLOCK:
                         return errno.AGAIN
                     count = self._wait_and(descriptor, read, buffer, _POLLIN)
                 done += count
-                if count < len(buffer):
+                if count < len(buffer) or waits:
                     break
             box[COUNT] = done
             return errno.SUCCESS
@@ -283,7 +286,8 @@ class Host:
             descriptor = table[box[ARG0]]
             if not descriptor.is_socket:
                 return errno.NOTSOCK
-            if box[ARG1] & ~FDFLAGS_NONBLOCK:
+            accept = getattr(descriptor, "accept", None)
+            if accept is None or box[ARG1] & ~FDFLAGS_NONBLOCK:
                 return errno.INVAL
             if box[OPEN] >= box[OPEN_LIMIT]:
                 return errno.MFILE
@@ -293,7 +297,7 @@ class Host:
                 number += 1
                 if number == MAP_ENTRIES:
                     return errno.MFILE
-            accepted = descriptor.accept(box[ARG1])  # type: ignore[attr-defined]
+            accepted = accept(box[ARG1])
             if not self.store(box[ARG2], number.to_bytes(4, "little")):
                 accepted.close()
                 return errno.FAULT
@@ -305,10 +309,11 @@ class Host:
 
         def fd_close() -> int:
             number = self.box[ARG0]
-            table.pop(number).close()
+            descriptor = table.pop(number)
             self.map[number] = FREE
             self.changes += 1
             self.box[OPEN] -= 1
+            descriptor.close()
             return errno.SUCCESS
 
         def move() -> int:
@@ -322,9 +327,18 @@ class Host:
         def fd_fdstat_get() -> int:
             box = self.box
             descriptor = table[box[ARG0]]
-            descriptor.asked()
-            stat = descriptor.filetype | descriptor.flags << 16 | descriptor.rights << 64
-            return errno.SUCCESS if self.store(box[ARG1], stat.to_bytes(24, "little")) else errno.FAULT
+            stat = descriptor.stat
+            if not stat:
+                descriptor.asked()
+                words = descriptor.filetype | descriptor.flags << 16 | descriptor.rights << 64
+                stat = descriptor.stat = words.to_bytes(24, "little")
+            start = box[ARG1]
+            end = start + 24
+            memory = self.memory
+            if box[PAGES] != self.pages or end > len(memory):
+                return errno.SUCCESS if self.store(start, stat) else errno.FAULT
+            memory[start:end] = stat
+            return errno.SUCCESS
 
         def fd_fdstat_set_flags() -> int:
             descriptor = table[self.box[ARG0]]
@@ -332,6 +346,7 @@ class Host:
             if flags & ~_SET_FLAGS:
                 return errno.INVAL
             descriptor.flags = flags & FDFLAGS_NONBLOCK | descriptor.flags & ~FDFLAGS_NONBLOCK
+            descriptor.stat = b""
             descriptor.told()
             return errno.SUCCESS
 

@@ -32,7 +32,8 @@ _HANGUP = 1
 _SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
 _SUBSCRIPTION_BYTES = 48
 _FAILED = select.EPOLLERR | select.EPOLLHUP
-_FOREVER_NS = 1 << 63
+# However long the wait, the host is asked in spans that it can count.
+_LONGEST_WAIT_NS = 1_000_000 * 1_000_000_000
 
 
 def _event(userdata: int, tag: int, *, error: int = 0, hangup: bool = False) -> bytes:
@@ -63,7 +64,7 @@ class Poller:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._epoll = select.epoll()
-        self._interest: dict[int, int] = {}
+        self._interest: set[int] = set()
         self._bytes = b""
         self._changes = -1
         self._plan = _Plan()
@@ -116,15 +117,17 @@ class Poller:
                 waits[tag == _WRITE].append(_event(userdata, tag))
                 if tag == _READ and not isinstance(descriptor, TcpSocket):
                     plan.buffered.append((descriptor, _event(userdata, tag)))
-        self._plan = plan
-        self._bytes = given
-        self._changes = self._host.changes
+        # Whatever stops this halfway, the next call begins anew.
+        self._changes = -1
         self._set_interest(
             {
                 number: (select.EPOLLIN if readers else 0) | (select.EPOLLOUT if writers else 0)
                 for number, (readers, writers) in plan.waits.items()
             }
         )
+        self._plan = plan
+        self._bytes = given
+        self._changes = self._host.changes
         return errno.SUCCESS
 
     def _set_interest(self, wanted: dict[int, int]) -> None:
@@ -133,17 +136,17 @@ class Poller:
         A number may have been closed and given to another socket since, which the kernel forgets without a word; so
         what it does not know any more is registered again.
         """
-        for number in self._interest.keys() - wanted.keys():
+        for number in self._interest - wanted.keys():
             try:
                 self._epoll.unregister(number)
-            except (FileNotFoundError, OSError):
+            except OSError:
                 continue
+        self._interest = set(wanted)
         for number, events in wanted.items():
             try:
                 self._epoll.modify(number, events)
             except FileNotFoundError:
                 self._epoll.register(number, events)
-        self._interest = wanted
 
     def _wait(self) -> list[bytes]:
         """Return the events of the plan, waiting for the first."""
@@ -154,15 +157,17 @@ class Poller:
                 events.append(event)
         deadlines = self._deadlines(plan) if plan.clocks else []
         while True:
-            left_ns = 0 if events else min((due for due, _ in deadlines), default=_FOREVER_NS) - time.monotonic_ns()
-            if not plan.waits:
-                if left_ns > 0:
-                    time.sleep(left_ns / 1e9)
-            else:
+            left_ns = 0
+            if not events:
+                left_ns = _LONGEST_WAIT_NS
+                if deadlines:
+                    left_ns = max(0, min(left_ns, min(due for due, _ in deadlines) - time.monotonic_ns()))
+            if plan.waits:
                 # The host counts in milliseconds and rounds up, which makes a timeout late and never early.
-                timeout = -1 if left_ns > _FOREVER_NS >> 1 else max(0.0, left_ns / 1e9)
-                for number, happened in self._epoll.poll(timeout, len(plan.waits)):
+                for number, happened in self._epoll.poll(left_ns / 1e9, len(plan.waits)):
                     self._collect(plan, number, happened, events)
+            elif left_ns:
+                time.sleep(left_ns / 1e9)
             now = time.monotonic_ns()
             events += [event for due, event in deadlines if due <= now]
             if events:

@@ -201,7 +201,10 @@ class Listener(Descriptor):
             if number == self._sock.fileno():
                 self._welcome(now)
             else:
-                self._shake(number, *self._under_way.pop(number))
+                # One that gave way a moment ago can still be among the events.
+                found = self._under_way.get(number)
+                if found is not None:
+                    self._shake(number, *found)
         for number, (stream, deadline) in list(self._under_way.items()):
             if deadline > now:
                 break
@@ -225,7 +228,7 @@ class Listener(Descriptor):
             self._shake(sock.fileno(), self._tls.stream(sock, peer=str(peer[0])), now + _HANDSHAKE_S)
 
     def _shake(self, number: int, stream: TlsStream, deadline: float) -> None:
-        """Take one handshake as far as it goes. It is not in `_under_way` when this begins."""
+        """Take one handshake as far as it goes. `_under_way` stays in the order of the deadlines."""
         from enarx.errors import TransportError
 
         epoll = self._handshakes
@@ -235,9 +238,11 @@ class Listener(Descriptor):
             done = stream.handshake()
         except (TransportError, OSError):
             # A peer that does not speak TLS, or not ours: it was told by an alert, the guest never hears of it.
+            self._under_way.pop(number, None)
             stream.close()
             return
         if done:
+            self._under_way.pop(number, None)
             _unregister(epoll, number)
             self._ready.append(stream)
             return

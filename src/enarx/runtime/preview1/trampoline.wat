@@ -20,6 +20,7 @@
   (import "wasi_snapshot_preview1" "sched_yield" (func $sched_yield (param ) (result i32)))
   (export "sched_yield" (func $sched_yield))
   (table (export "table") 37 37 funcref)
+  (memory (export "memory") 0 0)
   (func (export "fd_advise") (param $p0 i32) (param $p1 i64) (param $p2 i64) (param $p3 i32) (result i32) local.get 0 local.get 1 local.get 2 local.get 3 i32.const 0 call_indirect (param i32 i64 i64 i32) (result i32))
   (func (export "fd_allocate") (param $p0 i32) (param $p1 i64) (param $p2 i64) (result i32) local.get 0 local.get 1 local.get 2 i32.const 1 call_indirect (param i32 i64 i64) (result i32))
   (func (export "fd_close") (param $p0 i32) (result i32) local.get 0 i32.const 2 call_indirect (param i32) (result i32))

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
+module enarx/bench/loadgen
+
+go 1.25

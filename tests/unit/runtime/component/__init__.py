@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Components on the engine: one module per module of `enarx.runtime.component`."""

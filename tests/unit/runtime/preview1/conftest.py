@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of preview 1 share: WebAssembly text run to its end in this process, and a host without an engine."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from enarx.runtime import capi, run_workload
+from enarx.runtime.cache import Cache
+from enarx.runtime.preview1 import mailbox
+from enarx.runtime.preview1.host import Host
+from enarx.runtime.workload import File, Limits, Outcome, Tls, Workload
+
+PAGE_BYTES = 65536
+MEMORY_PAGES = 2
+MEMORY_BYTES = MEMORY_PAGES * PAGE_BYTES
+FILLING = 0xA5
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Cache:
+    """A cache of this test session."""
+    return Cache(str(tmp_path_factory.mktemp("cache") / "enarx"), lambda _: None)
+
+
+@pytest.fixture
+def run_wat(cache, tmp_path, monkeypatch) -> Callable[..., Outcome]:
+    """Return a function that runs WebAssembly text, with `null` for stdio unless files are given."""
+    stores = []
+    new = capi.store_new
+
+    def store_new(*arguments):
+        stores.append(new(*arguments))
+        return stores[-1]
+
+    # A process that runs a workload ends with it; this one does not, and gives back what the engine has opened.
+    monkeypatch.setattr(capi, "store_new", store_new)
+
+    def run(text: str, *, files=None, dirs=(), **limits: object) -> Outcome:
+        path = tmp_path / "guest.wat"
+        path.write_text(text)
+        files = [File("null", "null")] * 3 if files is None else files
+        workload = Workload(str(path), files=files, dirs=dirs, limits=Limits(**limits), tls=Tls())
+        try:
+            return run_workload(workload, cache, lambda: None)
+        finally:
+            while stores:
+                capi.store_delete(stores.pop())
+
+    return run
+
+
+class Machine:
+    """A host with a memory and a mailbox of bytes: every callback can be called as the router calls it.
+
+    Args:
+        table: its descriptors.
+    """
+
+    def __init__(self, table) -> None:
+        self.host = Host(table)
+        self.bytes = bytearray([FILLING]) * MEMORY_BYTES
+        box = memoryview(bytearray(PAGE_BYTES))
+        self.host.box = box.cast("I")
+        self.host.map = box[mailbox.MAP_OFFSET : mailbox.MAP_OFFSET + 2 * mailbox.MAP_ENTRIES].cast("H")
+        for number in table:
+            self.host.map[number] = mailbox.HELD
+        self.host.box[mailbox.OPEN] = len(table)
+        self.host.box[mailbox.OPEN_LIMIT] = 1000
+        self.host.memory_source = lambda: memoryview(self.bytes)
+        self._callbacks = self.host.callbacks()
+
+    def call(self, name: str, *arguments: int, words: dict[int, int] | None = None) -> int | None:
+        """Call a callback with i32 arguments; return its errno, or None where it ended the workload.
+
+        `words` are further words of the mailbox. A first iovec is read as the router reads it.
+        """
+        box = self.host.box
+        box[mailbox.PAGES] = len(self.bytes) // PAGE_BYTES
+        for n, argument in enumerate(arguments):
+            box[mailbox.ARG0 + 2 * n] = argument & 0xFFFFFFFF
+            box[mailbox.ARG0 + 2 * n + 1] = 0
+        for word, value in (words or {}).items():
+            box[word] = value
+        if name in {"fd_read", "fd_write", "sock_recv", "sock_send"} and arguments[2]:
+            box[mailbox.IOV_PTR], box[mailbox.IOV_LEN] = struct.unpack_from("<II", self.bytes, arguments[1])
+        trap = self._callbacks[name]()
+        if trap:
+            assert self.host.failure is not None
+            return None
+        return box[mailbox.ERRNO]
+
+    def iovecs(self, at: int, *vectors: tuple[int, int]) -> tuple[int, int]:
+        """Write an iovec list; return its address and count."""
+        for n, (start, length) in enumerate(vectors):
+            struct.pack_into("<II", self.bytes, at + 8 * n, start, length)
+        return at, len(vectors)
+
+    @property
+    def count(self) -> int:
+        """The second result of the last call."""
+        return self.host.box[mailbox.COUNT]
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the workload."""
+        return self.host.failure
+
+
+@pytest.fixture
+def machine() -> Callable[..., Machine]:
+    """Return the class of hosts without an engine."""
+    return Machine
