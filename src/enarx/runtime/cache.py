@@ -7,6 +7,7 @@ Layout, below a private directory of ours (`$XDG_CACHE_HOME/enarx`, else `~/.cac
         <sha256>[-fuel].cwasm   what the engine serialised, uncompressed, so that it can be mapped
         <sha256>[-fuel].seal    kind, and the size, inode and times of the .cwasm when we wrote it
         seen/<file identity>    the digest of a source file, by device, inode, size, mtime_ns and ctime_ns
+    start/                      the command's own code, `enarx.cli.start_image`
 
 A start reads two short files and computes no digest. Compiled code is machine code: what is mapped must be what we
 wrote. So every directory and file must be ours and closed to others, and a .cwasm whose inode differs in any way
@@ -73,7 +74,12 @@ def _identity(stat: posix.stat_result) -> str:
     return f"{stat.st_dev:x}-{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
 
 
-def _require_private(path: str) -> None:
+def require_private(path: str) -> None:
+    """Refuse a directory that is not the user's alone.
+
+    Raises:
+        PlatformError: it is not ours, or open to others, or no directory.
+    """
     stat = posix.lstat(path)
     if stat.st_uid != posix.geteuid() or stat.st_mode & 0o170077 != 0o040000:
         raise PlatformError(
@@ -131,7 +137,7 @@ class Cache:
             return
         folder = f"{root}/modules-{capi.ENGINE_VERSION}-{__version__}"
         try:
-            _require_private(folder)
+            require_private(folder)
         except FileNotFoundError:
             import os
 
@@ -142,7 +148,7 @@ class Cache:
             except OSError as error:
                 say(f"cache: cannot make {folder}: {error.strerror}, so compiled modules are not kept")
                 return
-            _require_private(folder)
+            require_private(folder)
         except OSError as error:
             say(f"cache: cannot look at {folder}: {error.strerror}, so compiled modules are not kept")
             return
@@ -304,7 +310,7 @@ class Cache:
         return sorted(found)
 
     def clear(self) -> int:
-        """Remove every compiled module, of every engine version; return how many there were.
+        """Remove every compiled module, of every engine version, and the start images; return how many modules there were.
 
         Raises:
             PlatformError: a directory that is not ours alone, of which nothing is touched; or one that cannot be
@@ -317,9 +323,9 @@ class Cache:
         removed = 0
         for version in sorted(posix.listdir(self.root)):
             folder = f"{self.root}/{version}"
-            if not version.startswith("modules-") or not os.path.isdir(folder):
+            if not version.startswith(("modules-", "start")) or not os.path.isdir(folder):
                 continue
-            _require_private(folder)
+            require_private(folder)
             try:
                 for parent, folders, files in os.walk(folder, topdown=False):
                     for name in [*files, *folders]:

@@ -16,6 +16,7 @@ Source: WIT package wasi:http@0.2.12.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from enarx.runtime.component.binding import Borrow, Kind, Own, Trap
@@ -458,14 +459,13 @@ class Outlet:
             return
         wire = self._wire
         try:
-            while wire:
-                sent = transport.send(wire)
-                if sent == len(wire):
-                    wire = b""
-                    break
-                wire = memoryview(wire)[sent:]
-        except BlockingIOError:
-            pass
+            with contextlib.suppress(BlockingIOError):
+                while wire:
+                    sent = transport.send(wire)
+                    if sent == len(wire):
+                        wire = b""
+                        break
+                    wire = memoryview(wire)[sent:]
         except OSError:
             self.failure = ("connection-terminated", None)
             wire = b""

@@ -13,6 +13,7 @@ Source: WIT package wasi:http@0.2.12.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -238,10 +239,9 @@ class FutureIncomingResponse(Pollable):
         if transport is None:
             return (self._connecting.ready_fd, POLLIN, None)
         try:
-            while not self._parser.messages:
-                self.pump()
-        except BlockingIOError:
-            pass
+            with contextlib.suppress(BlockingIOError):
+                while not self._parser.messages:
+                    self.pump()
         except HttpError as error:
             self._failure = error.code
             return None

@@ -18,6 +18,7 @@ Source: WIT package wasi:io@0.2.12.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
 
@@ -288,10 +289,9 @@ class OutputStream:
             return
         data = memoryview(self._pending)
         try:
-            while data:
-                data = data[self.write_some(data) :]
-        except WouldBlock:
-            pass
+            with contextlib.suppress(WouldBlock):
+                while data:
+                    data = data[self.write_some(data) :]
         except Closed as end:
             self._failure = end
         except OSError as error:

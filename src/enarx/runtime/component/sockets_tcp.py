@@ -351,9 +351,8 @@ class TcpSocket(Pollable):
             raise Err("access-denied")
         self._tls_entry = find_tls_entry(self._keep, address)
         try:
-            self.sock.connect(address.to_host())
-        except BlockingIOError:
-            pass
+            with contextlib.suppress(BlockingIOError):
+                self.sock.connect(address.to_host())
         except OSError as error:
             self.state = "failed"
             raise refused(error) from error

@@ -158,8 +158,8 @@ def bound_functions():
 @pytest.mark.parametrize(("ours", "name"), list(bound_functions()))
 def test_binds_each_function_as_the_package_does(ours, name):
     theirs = getattr(_bindings, f"_{name}")
-    assert [ctypes.sizeof(kind) for kind in theirs.argtypes] == [ctypes.sizeof(kind) for kind in type(ours)._argtypes_]
-    restype = type(ours)._restype_
+    assert [ctypes.sizeof(kind) for kind in theirs.argtypes] == [ctypes.sizeof(kind) for kind in ours.argtypes]
+    restype = ours.restype
     assert (restype and ctypes.sizeof(restype)) == (theirs.restype and ctypes.sizeof(theirs.restype))
 
 
