@@ -33,8 +33,14 @@ def load(name: str) -> Command:
     return __import__(COMMANDS[name], fromlist=["COMMANDS"]).COMMANDS[name]  # type: ignore[no-any-return]
 
 
-def main(argv: list[str]) -> int:
-    """Run the command line and return the exit status; every error of ours becomes one line and its status."""
+def main(argv: list[str], base: list[str] | None = None) -> int:
+    """Run the command line and return the exit status; every error of ours becomes one line and its status.
+
+    Args:
+        argv: the arguments after the command's own name.
+        base: `sys.path` before the launcher called `site`, from which an image for the next start can be made; None
+            where this start came from an image, or not from the launcher.
+    """
     verbose = False
     name = ""
     try:
@@ -49,6 +55,11 @@ def main(argv: list[str]) -> int:
             ui.out(command.help())
             return 0
         verbose = parsed.flag("verbose")
+        if base is not None and name in _RUNS_WORKLOADS:
+            # Now, because a workload may never end, and its time limit is not to be spent on this.
+            from enarx.cli import start_image
+
+            start_image.write(base, ui.note if verbose else lambda _: None)
         return command.run(parsed)
     except EnarxError as error:
         ui.show_error(error, verbose=verbose)

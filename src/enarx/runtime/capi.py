@@ -137,14 +137,27 @@ def callback_type(restype: type[Any] | None, *argtypes: type[Any]) -> type[Any]:
     )
 
 
-def bind(name: str, restype: type[Any] | None, *argtypes: type[Any]) -> Callable[..., Any]:
+class _QuickFunction(_ctypes.CFuncPtr):
+    """A function that is called without letting go of Python's lock."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+
+
+def bind(name: str, restype: type[Any] | None, *argtypes: type[Any], quick: bool = False) -> Callable[..., Any]:
     """Bind one function of the engine's C API.
+
+    Args:
+        name: the symbol.
+        restype: its result.
+        argtypes: its arguments.
+        quick: whether it returns at once and runs no code of a workload, so that letting other threads of Python go on
+            meanwhile would cost more than the call.
 
     Raises:
         AttributeError: the library has no such symbol; a bug here or a foreign library.
     """
     try:
-        function = _Function(_ctypes.dlsym(_handle, name))
+        function = (_QuickFunction if quick else _Function)(_ctypes.dlsym(_handle, name))
     except OSError as error:
         raise AttributeError(name) from error
     function.restype = restype
@@ -160,10 +173,10 @@ config_concurrency_support_set = bind("wasmtime_config_concurrency_support_set",
 config_native_unwind_info_set = bind("wasmtime_config_native_unwind_info_set", None, P, BOOL)
 config_wasm_exceptions_set = bind("wasmtime_config_wasm_exceptions_set", None, P, BOOL)
 engine_new_with_config = bind("wasm_engine_new_with_config", P, P)
-store_new = bind("wasmtime_store_new", P, P, P, P)
-store_delete = bind("wasmtime_store_delete", None, P)
-store_context = bind("wasmtime_store_context", P, P)
-store_limiter = bind("wasmtime_store_limiter", None, P, I64, I64, I64, I64, I64)
+store_new = bind("wasmtime_store_new", P, P, P, P, quick=True)
+store_delete = bind("wasmtime_store_delete", None, P, quick=True)
+store_context = bind("wasmtime_store_context", P, P, quick=True)
+store_limiter = bind("wasmtime_store_limiter", None, P, I64, I64, I64, I64, I64, quick=True)
 context_set_fuel = bind("wasmtime_context_set_fuel", P, P, c_int64)
 context_set_wasi = bind("wasmtime_context_set_wasi", P, P, P)
 module_deserialize_file = bind("wasmtime_module_deserialize_file", P, P, S, P)

@@ -49,13 +49,13 @@ _ADDRESSES = 1 << 62
 MEMORY = memoryview((capi.c_uint8 * _ADDRESSES).from_address(0)).cast("B")
 WORDS = MEMORY.cast("Q")
 
-_new_bytes = capi.bind("wasm_byte_vec_new", None, capi.P, capi.N, capi.S)
-_new_list = capi.bind("wasmtime_component_vallist_new_uninit", None, capi.P, capi.N)
-_new_record = capi.bind("wasmtime_component_valrecord_new_uninit", None, capi.P, capi.N)
-_new_tuple = capi.bind("wasmtime_component_valtuple_new_uninit", None, capi.P, capi.N)
-_new_flags = capi.bind("wasmtime_component_valflags_new_uninit", None, capi.P, capi.N)
+_new_bytes = capi.bind("wasm_byte_vec_new", None, capi.P, capi.N, capi.S, quick=True)
+_new_list = capi.bind("wasmtime_component_vallist_new_uninit", None, capi.P, capi.N, quick=True)
+_new_record = capi.bind("wasmtime_component_valrecord_new_uninit", None, capi.P, capi.N, quick=True)
+_new_tuple = capi.bind("wasmtime_component_valtuple_new_uninit", None, capi.P, capi.N, quick=True)
+_new_flags = capi.bind("wasmtime_component_valflags_new_uninit", None, capi.P, capi.N, quick=True)
 # Moves a value to memory of the engine's and leaves `false` behind, so that a payload can be built where its owner goes.
-_new_val = capi.bind("wasmtime_component_val_new", capi.P, capi.P)
+_new_val = capi.bind("wasmtime_component_val_new", capi.P, capi.P, quick=True)
 
 
 class Err(Exception):  # noqa: N818  # the name of the case in WIT
