@@ -291,15 +291,14 @@ def _call(context: int, function: Any, host: Host, workload: Workload) -> Outcom
     error = capi.func_call(context, pointer, None, 0, address(results), count, address(trap))
     if not error and not trap[0]:
         return None
-    fuel = trap[0] and _out_of_fuel(trap[0])
-    text = capi.take_error(error) if error else capi.take_trap(trap[0])
+    # An exit is the common one; what the engine has to say of it, names and all, is left unsaid and not freed.
     if host.failure is not None:
         raise host.failure
     if host.box and host.box[mailbox.EXITED]:
         return Outcome(host.box[mailbox.EXIT_CODE])
-    if fuel:
+    if trap[0] and _out_of_fuel(trap[0]):
         raise _fuel_error(workload)
-    return Outcome(TRAP_STATUS, trap=text)
+    return Outcome(TRAP_STATUS, trap=capi.take_error(error) if error else capi.take_trap(trap[0]))
 
 
 def _out_of_fuel(trap: int) -> bool:
