@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worker processes of a service: one for each processor, since Python's lock lets one thread run at a time.
 
-The workers share the listening sockets and the numbers of their connections; each request has an instance of its own anyway. They are forked
-once everything is loaded and before any thread or epoll of the service exists, and die with the process that was
-started: the kernel sees to it.
+The workers share the listening sockets and the numbers of their connections; each request has an instance of its own
+anyway. They are forked once everything is loaded and before any thread or epoll of the service exists, and die with the
+process that was started: the kernel sees to it (docs/decisions/0013-service-workers.md).
 
 Source: prctl(2), PR_SET_PDEATHSIG.
 """
