@@ -13,6 +13,10 @@ HELLO := build/hello.wasm
 # The number of examples each fuzz and property test tries in `make soak`; CI takes a sample with the same seeds.
 SOAK_EXAMPLES ?= 100000
 
+COMPILE := $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" -q
+CASES ?=
+
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
@@ -41,8 +45,8 @@ lint: dev ## formatting, lint, types, layers
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: dev slow-tools ## enarx beside its peers, in one run
-	$(BIN)/python bench/run.py
+bench: dev slow-tools ## enarx beside its peers, in one run (CASES="hello compute" for some)
+	$(BIN)/python bench/run.py $(CASES)
 
 .PHONY: docs
 docs: dev ## write the generated parts of docs/ again
@@ -53,9 +57,9 @@ overlay: dev ## write the preview 1 overlay again
 	$(BIN)/python tools/make_overlay.py
 
 .PHONY: lock
-lock: dev ## resolve requirements.lock again
-	$(BIN)/python -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" -q -o requirements.lock
+lock: dev ## resolve requirements.lock and the benchmarks' locks again
+	$(COMPILE) pyproject.toml --group dev -o requirements.lock
+	for peer in wasmtime-49 wasmtime-36 guests; do $(COMPILE) bench/peers-$$peer.in -o bench/peers-$$peer.lock; done
 
 .PHONY: dev
 dev: $(BIN)/enarx ## an environment with the command and everything to work on it

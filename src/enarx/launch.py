@@ -28,15 +28,16 @@ if sys.argv[1:2] == ["run"]:
             and _around.st_uid == _stat.st_uid == posix.geteuid()
             and _folder[0] == "/"
         ):
-            _code, _arguments = marshal.loads(_data)
-            _loaded = type(lambda: 0)(_code, {})(*_arguments)
-    except Exception:
+            _code, _arguments = marshal.loads(_data)  # noqa: S302  # ours, or it is not believed
+            # `types` would be an import.
+            _loaded = type(lambda: 0)(_code, {})(*_arguments)  # type: ignore[misc]
+    except Exception:  # noqa: BLE001  # whatever is wrong with it, there is a way without
         _loaded = False
 if not _loaded:
     import site
 
     site.main()
-from enarx.cli import main
+from enarx.cli import main  # noqa: E402  # only now can it be found
 
 _status = main(sys.argv[1:], None if _loaded else _base)
 for _stream in (sys.stdout, sys.stderr):

@@ -340,9 +340,7 @@ def reason_phrase(status: int) -> bytes:
 
 
 def _encode_head(first: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    lines = [first]
-    lines.extend([name + b": " + value for name, value in headers])
-    lines.append(b"\r\n")
+    lines = [first, *[b"%b: %b" % field for field in headers], b"\r\n"]
     head = b"\r\n".join(lines)
     ends = len(lines)
     if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head:
@@ -362,6 +360,9 @@ def _framed(headers: Headers, length: int | None) -> Headers:
 
 def _unframed(headers: Headers) -> Headers:
     return [field for field in headers if field[0] not in _FRAMING]
+
+
+_STATUS_LINES = {status: b"HTTP/1.1 %d %b" % (status, phrase) for status, phrase in _REASONS.items()}
 
 
 def encode_response_head(
@@ -394,7 +395,7 @@ def encode_response_head(
         headers = [field for field in headers if field[0] != b"transfer-encoding"]
     if close:
         headers = [*headers, (b"connection", b"close")]
-    return _encode_head(b"HTTP/1.1 %d %s" % (status, reason_phrase(status)), headers)
+    return _encode_head(_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, headers)
 
 
 def encode_request_head(method: bytes, target: bytes, headers: Headers, length: int | None) -> bytes:

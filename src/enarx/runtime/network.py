@@ -29,6 +29,12 @@ HANDSHAKE_S = 10.0
 _BACKLOG = 1024
 
 
+def prepare(sock: socket.socket) -> None:
+    """Make a connection non-blocking and immediate: a guest cannot ask for TCP_NODELAY, and none wants its absence."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Network:
     """The sockets of one workload, made as they are asked for; certificates are read or made at the first TLS one.
 
@@ -120,8 +126,7 @@ class Network:
                 sock.close()
                 reason = (error.strerror or f"no answer within {CONNECT_S:g} s").lower()
                 continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            prepare(sock)
             return sock
         raise TransportError(
             f"cannot connect {file.name}: {pattern_for(file.host, file.port)}: {reason}",

@@ -31,7 +31,17 @@ from enarx.errors import DecodeError, KeepError
 from enarx.runtime import capi
 from enarx.runtime.capi import BOOL, N, P, S
 from enarx.runtime.component.clock import Clock
-from enarx.runtime.component.values import MEMORY, RESOURCE, WORDS, WORDS_PER_VAL, Codec, Err, ForeignTypeError, Result
+from enarx.runtime.component.values import (
+    MEMORY,
+    RESOURCE,
+    SIZEOF_VAL,
+    WORDS,
+    WORDS_PER_VAL,
+    Codec,
+    Err,
+    ForeignTypeError,
+    Result,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +74,9 @@ _extern_type = capi.bind("wasmtime_component_extern_type", None, P, P)
 _extern_delete = capi.bind("wasmtime_component_extern_delete", None, P)
 _item_delete = capi.bind("wasmtime_component_item_delete", None, P)
 _resource_type_new_host = capi.bind("wasmtime_component_resource_type_new_host", P, capi.c_uint32)
-_resource_host_new = capi.bind("wasmtime_component_resource_host_new", P, BOOL, capi.c_uint32, capi.c_uint32, quick=True)
+_resource_host_new = capi.bind(
+    "wasmtime_component_resource_host_new", P, BOOL, capi.c_uint32, capi.c_uint32, quick=True
+)
 _resource_host_rep = capi.bind("wasmtime_component_resource_host_rep", capi.c_uint32, P, quick=True)
 _resource_host_delete = capi.bind("wasmtime_component_resource_host_delete", None, P, quick=True)
 _resource_any_to_host = capi.bind("wasmtime_component_resource_any_to_host", P, P, P, P, quick=True)
@@ -188,32 +200,33 @@ class Interface:
 class Own(Codec):
     """A resource that changes hands: as an argument it leaves the Keep's table, as a result it enters it."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("index", "kind")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.index = kind.index
 
     def decode(self, keep: Keep, at: int) -> Any:
-        rep = keep.lift(at)
-        resource = keep.tables[self.kind.index].pop(rep, None)
+        resource = keep.tables[self.index].pop(keep.lift(at), None)
         if resource is None:
             raise Trap(f"found a handle that is no {self.kind.name}")
         return resource
 
     def encode(self, keep: Keep, at: int, value: Any) -> None:
-        keep.lower(at, keep.insert(self.kind, value), self.kind.index)
+        keep.lower(at, keep.insert(self.kind, value), self.index)
 
 
 class Borrow(Codec):
     """A resource lent for the time of the call; only an argument."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("index", "kind")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
+        self.index = kind.index
 
     def decode(self, keep: Keep, at: int) -> Any:
-        resource = keep.tables[self.kind.index].get(keep.lift(at))
+        resource = keep.tables[self.index].get(keep.lift(at))
         if resource is None:
             raise Trap(f"found a handle that is no {self.kind.name}")
         return resource
@@ -295,10 +308,9 @@ class Keep:
         if _keeps.pop(self.context, None) is None:
             return
         try:
-            for table in list(self.tables.values()):
+            for table in tuple(self.tables.values()):
                 while table:
-                    _rep, resource = table.popitem()
-                    _drop(resource)
+                    _drop(table.popitem()[1])
         finally:
             capi.store_delete(self._store)
 
@@ -323,13 +335,14 @@ class Keep:
             Trap: not a resource of the host.
             ForeignTypeError: not a resource.
         """
-        if WORDS[at] & 0xFF != RESOURCE:
-            raise ForeignTypeError(f"found a value of kind {WORDS[at] & 0xFF}, want a resource")
+        words = WORDS
+        if words[at] & 0xFF != RESOURCE:
+            raise ForeignTypeError(f"found a value of kind {words[at] & 0xFF}, want a resource")
         # For a borrowed handle this also ends the loan, so that there is nothing to give back after the call.
-        error = _resource_any_to_host(self.context, WORDS[at + 1], self._slot_at)
+        error = _resource_any_to_host(self.context, words[at + 1], self._slot_at)
         if error:
             raise Trap(capi.take_error(error))
-        host = WORDS[self._slot_word]
+        host = words[self._slot_word]
         rep: int = _resource_host_rep(host)
         _resource_host_delete(host)
         return rep
@@ -345,8 +358,9 @@ class Keep:
         _resource_host_delete(host)
         if error:
             raise Trap(capi.take_error(error))
-        WORDS[at + 1] = WORDS[self._slot_word]
-        WORDS[at] = RESOURCE
+        words = WORDS
+        words[at + 1] = words[self._slot_word]
+        words[at] = RESOURCE
 
     def stop(self, error: BaseException, label: str) -> int:
         """Keep what a host function raised, and return what makes the engine stop the guest."""
@@ -463,23 +477,27 @@ def _make_callback(label: str, function: Function) -> Any:
     call, result = function.call, function.result
     decoders = tuple(codec.decode for codec in function.params)
     encode = result.encode if result is not None else None
-    count = (len(decoders), 0 if result is None else 1)
-    only = decoders[0] if len(decoders) == 1 else None
+    want_arguments, want_results = len(decoders), 0 if result is None else 1
+    # One and two parameters, which is what most have, need no list.
+    first, second = (*decoders, None, None)[:2] if want_arguments <= 2 else (None, None)
 
     def callback(
         _env: int, context: int, _type: int, arguments: int, argument_count: int, results: int, result_count: int
     ) -> int:
         keep = _keeps[context]
         try:
-            if (argument_count, result_count) != count:
+            if argument_count != want_arguments or result_count != want_results:
                 raise ForeignTypeError(
-                    f"found {argument_count} parameters and {result_count} results, want {count[0]} and {count[1]}"
+                    f"found {argument_count} parameters and {result_count} results, want {want_arguments} and"
+                    f" {want_results}"
                 )
             at = arguments >> 3
             try:
-                if only is not None:
-                    value = call(keep, only(keep, at))
-                elif count[0] == 0:
+                if second is not None and first is not None:
+                    value = call(keep, first(keep, at), second(keep, at + WORDS_PER_VAL))
+                elif first is not None:
+                    value = call(keep, first(keep, at))
+                elif not want_arguments:
                     value = call(keep)
                 else:
                     values = []
@@ -732,14 +750,16 @@ def _require_interface(
 class ExportedFunction:
     """A function that a component exports; calls reuse its memory, so one thread uses it at a time."""
 
-    __slots__ = ("_arguments", "_func", "_keep", "_params", "_result", "_values")
+    __slots__ = ("_base", "_func_at", "_keep", "_memory", "_params", "_result")
 
-    def __init__(self, keep: Keep, func: Any, params: Sequence[Codec], result: Codec | None) -> None:
+    def __init__(self, keep: Keep, memory: Any, func_at: int, params: tuple[Codec, ...], result: Codec | None) -> None:
         self._keep = keep
-        self._func = func
-        self._params = tuple(params)
+        # The function, then its arguments, then its result.
+        self._memory = memory
+        self._func_at = func_at
+        self._base = func_at + SIZEOF_COMPONENT_FUNC
+        self._params = params
         self._result = result
-        self._values = capi.buffer(32 * (len(self._params) + 1))
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it.
@@ -753,25 +773,25 @@ class ExportedFunction:
         Raises:
             Trapped, KeepError, Exit: as `Keep.raise_outcome`.
         """
-        keep = self._keep
-        base = capi.address(self._values)
-        at = base >> 3
-        for codec, argument in zip(self._params, arguments, strict=True):
+        keep, base, result = self._keep, self._base, self._result
+        context, func_at, params = keep.context, self._func_at, self._params
+        first = at = base >> 3
+        for codec, argument in zip(params, arguments, strict=True):
             codec.encode(keep, at, argument)
             at += WORDS_PER_VAL
-        count = len(self._params)
-        results = base + 32 * count
+        result_count = 0 if result is None else 1
         try:
-            error = _func_call(
-                capi.address(self._func), keep.context, base, count, results, 0 if self._result is None else 1
-            )
-            keep.raise_outcome(error)
-            value = None if self._result is None else self._result.decode(keep, results >> 3)
-            keep.raise_outcome(_func_post_return(capi.address(self._func), keep.context))
+            error = _func_call(func_at, context, base, len(params), at << 3, result_count)
+            if error:
+                keep.raise_outcome(error)
+            value = None if result is None else result.decode(keep, at)
+            error = _func_post_return(func_at, context)
+            if error:
+                keep.raise_outcome(error)
         finally:
-            for index in range(count + 1):
-                _val_delete(base + 32 * index)
-                WORDS[(base >> 3) + WORDS_PER_VAL * index] = 0
+            for item in range(first, at + WORDS_PER_VAL * result_count, WORDS_PER_VAL):
+                _val_delete(item << 3)
+                WORDS[item] = 0
         return value
 
 
@@ -805,9 +825,9 @@ class Instance:
         Raises:
             DecodeError: the interface does not have it.
         """
-        instance, context = capi.address(self._pointer), self.keep.context
-        func = capi.buffer(SIZEOF_COMPONENT_FUNC)
         index = self._component.export_index(interface, name)
-        if not index or not _instance_get_func(instance, context, index, capi.address(func)):
+        memory = capi.buffer(SIZEOF_COMPONENT_FUNC + SIZEOF_VAL * (len(params) + 1))
+        func_at = capi.address(memory)
+        if not index or not _instance_get_func(capi.address(self._pointer), self.keep.context, index, func_at):
             raise DecodeError(f"cannot start the workload: component: found no export {interface}#{name}, want one")
-        return ExportedFunction(self.keep, func, params, result)
+        return ExportedFunction(self.keep, memory, func_at, tuple(params), result)

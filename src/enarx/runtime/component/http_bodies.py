@@ -16,7 +16,6 @@ Source: WIT package wasi:http@0.2.12.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 from enarx.runtime.component.binding import Borrow, Kind, Own, Trap
@@ -459,13 +458,13 @@ class Outlet:
             return
         wire = self._wire
         try:
-            with contextlib.suppress(BlockingIOError):
-                while wire:
-                    sent = transport.send(wire)
-                    if sent == len(wire):
-                        wire = b""
-                        break
-                    wire = memoryview(wire)[sent:]
+            while wire:
+                sent = transport.send(wire)
+                wire = b"" if sent == len(wire) else memoryview(wire)[sent:]
+        except BlockingIOError:
+            # The rest waits until the peer takes more.
+            self._wire = wire
+            return
         except OSError:
             self.failure = ("connection-terminated", None)
             wire = b""

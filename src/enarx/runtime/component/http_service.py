@@ -153,11 +153,12 @@ class _Connection:
 class _Exchange:
     """One request and what the guest answers: what a response-outparam stands for."""
 
-    __slots__ = ("_connection", "_message", "outlet", "response")
+    __slots__ = ("_connection", "_has_body", "_message", "outlet", "response")
 
     def __init__(self, connection: _Connection, message: Message) -> None:
         self._connection = connection
         self._message = message
+        self._has_body = True
         self.response: OutgoingResponse | None = None
         self.outlet: Outlet | None = None
 
@@ -171,14 +172,14 @@ class _Exchange:
         outlet.is_lazy = connection.has_lead and connection.transport.is_concurrent
         if not response.is_taken:
             outlet.finish([])
-        has_body = self._message.method != b"HEAD" and response.status not in {204, 304}
-        outlet.attach(connection.transport, self._encode_head, has_body=has_body)
+        self._has_body = self._message.method != b"HEAD" and response.status not in {204, 304}
+        outlet.attach(connection.transport, self._encode_head, has_body=self._has_body)
 
     def _encode_head(self, length: int | None) -> tuple[bytes, bool]:
         message, response, outlet = self._message, self.response, self.outlet
         if response is None or outlet is None:
             raise RuntimeError("a head without a response")
-        has_body = message.method != b"HEAD" and response.status not in {204, 304}
+        has_body = self._has_body
         until_close = length is None and message.version == "1.0"
         if until_close or (outlet.is_finished and not message.complete):
             message.keep_alive = False
@@ -600,10 +601,10 @@ class Service:
         while True:
             outlet = connection.outlet
             if outlet is not None:
-                if outlet.failure is not None and not outlet.is_sent:
-                    self._drop(connection)
-                    return
                 if not outlet.is_sent:
+                    if outlet.failure is not None:
+                        self._drop(connection)
+                        return
                     connection.state = _FLUSH
                     connection.deadline = now + WRITE_S
                     transport = connection.transport

@@ -15,14 +15,12 @@ Source: WIT package wasi:sockets@0.2.12.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
 import time
-from collections import deque
 
-from enarx.errors import EnarxError, TransportError
+from enarx.errors import EnarxError
 from enarx.runtime.component.binding import Borrow, Interface, Kind, Own
 from enarx.runtime.component.http_bodies import PlainTransport, TlsTransport
 from enarx.runtime.component.io import (
@@ -53,6 +51,8 @@ from enarx.runtime.component.sockets_network import (
 from enarx.runtime.component.sockets_options import declare_tcp_options
 from enarx.runtime.component.values import U64, Bool, Enum, Err, Result, Tuple
 from enarx.runtime.egress import pattern_for
+from enarx.runtime.handshakes import Handshakes
+from enarx.runtime.network import prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,16 +61,13 @@ if TYPE_CHECKING:
     from enarx.runtime.component.binding import Keep
     from enarx.runtime.component.http_bodies import Transport
     from enarx.runtime.component.io import Interest
-    from enarx.runtime.tls import ServerTls, TlsStream
+    from enarx.runtime.tls import TlsStream
     from enarx.runtime.workload import File
 
 MAX_BACKLOG = 4096
 DEFAULT_BACKLOG = 128
-MAX_HANDSHAKES = 256
-HANDSHAKE_S = 10.0
 LAST_WRITE_S = 10.0
 """How long dropping an output-stream waits for a peer to take what was accepted."""
-_ACCEPTS_AT_ONCE = 64
 
 
 # --- Connections -----------------------------------------------------------------------------------------------------
@@ -186,95 +183,6 @@ class TcpOutput(OutputStream):
         self._link.release()
 
 
-class _Handshakes:
-    """Accepted connections of a tls entry that are not the guest's yet.
-
-    `fd` is readable whenever one of them can go on or a new one has come. Too many, or too old, and the oldest go.
-    """
-
-    __slots__ = ("_epoll", "_listener", "_ready", "_tls", "_under_way", "fd")
-
-    def __init__(self, listener: socket.socket, tls: ServerTls) -> None:
-        self._listener = listener
-        self._tls = tls
-        self._epoll = select.epoll()
-        self._epoll.register(listener.fileno(), select.EPOLLIN)
-        self._ready: deque[tuple[TlsStream, socket.socket]] = deque()
-        self._under_way: dict[int, tuple[TlsStream, socket.socket, float]] = {}
-        self.fd = self._epoll.fileno()
-
-    def advance(self) -> bool:
-        """Take every handshake as far as it goes; return whether a connection is ready."""
-        now = time.monotonic()
-        for fd, _ in self._epoll.poll(0):
-            if fd == self._listener.fileno():
-                self._welcome(now)
-            else:
-                self._shake(fd)
-        for fd, (_, _, deadline) in list(self._under_way.items()):
-            if deadline > now:
-                break
-            self._drop(fd)
-        return bool(self._ready)
-
-    def take(self) -> tuple[TlsStream, socket.socket]:
-        """Return the next connection.
-
-        Raises:
-            BlockingIOError: none is ready.
-        """
-        if not self._ready and not self.advance():
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return self._ready.popleft()
-
-    def _welcome(self, now: float) -> None:
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                sock, peer = self._listener.accept()
-            except OSError:
-                # None left, or one that has gone again, or no descriptor for it.
-                return
-            _prepare(sock)
-            if len(self._under_way) >= MAX_HANDSHAKES:
-                self._drop(next(iter(self._under_way)))
-            fd = sock.fileno()
-            self._epoll.register(fd, select.EPOLLIN)
-            self._under_way[fd] = (self._tls.stream(sock, peer=str(peer[0])), sock, now + HANDSHAKE_S)
-
-    def _shake(self, fd: int) -> None:
-        stream, sock, _ = self._under_way[fd]
-        try:
-            done = stream.handshake()
-        except (TransportError, OSError):
-            # The peer was told by an alert; the guest never hears of it.
-            self._drop(fd)
-            return
-        if not done:
-            self._epoll.modify(fd, stream.wants)
-            return
-        self._epoll.unregister(fd)
-        del self._under_way[fd]
-        self._ready.append((stream, sock))
-
-    def _drop(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-        self._under_way.pop(fd)[0].close()
-
-    def close(self) -> None:
-        """Drop all of them."""
-        for fd in list(self._under_way):
-            self._drop(fd)
-        for stream, _ in self._ready:
-            stream.close()
-        self._epoll.close()
-
-
-def _prepare(sock: socket.socket) -> None:
-    sock.setblocking(False)
-    # A guest cannot ask for it, and none wants its absence.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 # --- The socket ------------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +204,7 @@ class TcpSocket(Pollable):
         self._bound_entry: File | None = None
         self._tls_entry: File | None = None
         self._tls_stream: TlsStream | None = None
-        self._handshakes: _Handshakes | None = None
+        self._handshakes: Handshakes | None = None
         self._link: _Link | None = None
 
     def require(self, *states: str) -> None:
@@ -383,7 +291,7 @@ class TcpSocket(Pollable):
             failure = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if failure:
                 raise OSError(failure, os.strerror(failure))
-            _prepare(self.sock)
+            prepare(self.sock)
             entry = self._tls_entry
             if entry is None:
                 return True
@@ -406,7 +314,7 @@ class TcpSocket(Pollable):
         except OSError as error:
             raise refused(error) from error
         if self._bound_entry.prot == "tls":
-            self._handshakes = _Handshakes(self.sock, self._keep.network.server_tls())
+            self._handshakes = Handshakes(self.sock, self._keep.network.server_tls())
         self.state = "starting"
 
     def finish_listen(self) -> None:
@@ -429,7 +337,7 @@ class TcpSocket(Pollable):
         except OSError as error:
             account.close_file()
             raise refused(error) from error
-        _prepare(sock)
+        prepare(sock)
         accepted = TcpSocket(self._keep, self.family, sock, state="connected")
         return accepted, *accepted._open(stream)
 

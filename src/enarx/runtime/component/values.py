@@ -285,12 +285,14 @@ class Result(Codec):
 
     def encode(self, keep: Keep, at: int, value: Any) -> None:
         payload = 0
-        if self.ok is not None:
-            self.ok.encode(keep, at, value)
+        ok = self.ok
+        if ok is not None:
+            ok.encode(keep, at, value)
             payload = _new_val(at << 3)
-        WORDS[at + 1] = 1
-        WORDS[at + 2] = payload
-        WORDS[at] = RESULT
+        words = WORDS
+        words[at + 1] = 1
+        words[at + 2] = payload
+        words[at] = RESULT
 
     def encode_err(self, keep: Keep, at: int, value: Any) -> None:
         """Write the error case."""

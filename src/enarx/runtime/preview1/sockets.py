@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import select
 import socket
-import time
-from collections import deque
 
-from enarx.runtime.network import Network
+from enarx.runtime.handshakes import Handshakes
+from enarx.runtime.network import Network, prepare
 from enarx.runtime.preview1.descriptors import (
     FDFLAGS_NONBLOCK,
     RIGHT_ACCEPT,
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from enarx.runtime.tls import ServerTls, TlsStream
     from enarx.runtime.workload import Workload
 
-_HANDSHAKE_S = 10.0
-_MAX_HANDSHAKES = 256
-_ACCEPTS_AT_ONCE = 64
 _RECV_PEEK, _RECV_WAITALL = 1, 2
 _SHUT_READ, _SHUT_WRITE = 1, 2
 _STREAM_RIGHTS = RIGHT_READ | RIGHT_WRITE | RIGHT_FLAGS | RIGHT_STAT | RIGHT_POLL | RIGHT_SHUTDOWN
@@ -116,37 +112,26 @@ class TlsSocket(Descriptor):
 class Listener(Descriptor):
     """A preopened listening socket, which accepts connections and, for `tls`, completes their handshakes.
 
-    A handshake takes as long as its peer likes, so it never happens inside an accept: connections whose handshakes are
-    under way wait in an epoll of the listener's own, which is readable whenever one of them can go on or a new one has
-    come, and `accept` only ever takes finished ones. The oldest unfinished one gives way when there are too many.
-
     A listener that the guest has said nothing about blocks, as the original's do, until the guest asks for its flags:
     it then says that it does not block, and does not. Programs that ask (Go's runtime) wait by polling; a blocking
     accept would stop all of them, and those that do not ask expect to wait.
     """
 
-    __slots__ = ("_decided", "_handshakes", "_ready", "_sock", "_tls", "_under_way")
+    __slots__ = ("_decided", "_handshakes", "_sock")
 
     is_socket = True
 
     def __init__(self, sock: socket.socket, tls: ServerTls | None) -> None:
         self._sock = sock
-        self._tls = tls
         self._decided = False
-        self._ready: deque[TlsStream] = deque()
-        self._under_way: dict[int, tuple[TlsStream, float]] = {}
-        self._handshakes = None
-        if tls is not None:
-            self._handshakes = select.epoll()
-            self._handshakes.register(sock.fileno(), select.EPOLLIN)
-        waits = self._handshakes.fileno() if self._handshakes else sock.fileno()
+        self._handshakes = Handshakes(sock, tls) if tls is not None else None
         super().__init__(
             SOCKET_STREAM,
             _LISTENER_RIGHTS,
-            poll_fd=waits,
+            poll_fd=sock.fileno() if self._handshakes is None else self._handshakes.fd,
             read=_not_connected,
             write=_not_connected,
-            waiting=self._ready.__len__,
+            waiting=(lambda: 0) if self._handshakes is None else self._handshakes.__len__,
         )
 
     def asked(self) -> None:
@@ -161,7 +146,7 @@ class Listener(Descriptor):
 
     def confirm(self) -> bool:
         """Return whether readiness of the host's descriptor means that a connection can be accepted."""
-        return self._handshakes is None or self._advance()
+        return self._handshakes is None or self._handshakes.advance()
 
     def accept(self, flags: int) -> Descriptor:
         """Return the next connection.
@@ -183,80 +168,11 @@ class Listener(Descriptor):
             poll.poll()
 
     def _take(self, flags: int) -> Descriptor:
-        if self._tls is None:
-            sock, _ = self._sock.accept()
-            prepare(sock)
-            return TcpSocket(sock, flags=flags)
-        if not self._ready and not self._advance():
-            raise BlockingIOError
-        return TlsSocket(self._ready.popleft(), flags=flags)
-
-    def _advance(self) -> bool:
-        """Take every handshake as far as it goes; return whether a connection is ready."""
-        epoll = self._handshakes
-        if epoll is None:
-            return False
-        now = time.monotonic()
-        for number, _ in epoll.poll(0):
-            if number == self._sock.fileno():
-                self._welcome(now)
-            else:
-                # One that gave way a moment ago can still be among the events.
-                found = self._under_way.get(number)
-                if found is not None:
-                    self._shake(number, *found)
-        for number, (stream, deadline) in list(self._under_way.items()):
-            if deadline > now:
-                break
-            self._drop(number, stream)
-        return bool(self._ready)
-
-    def _welcome(self, now: float) -> None:
-        """Accept what has come and begin its handshakes."""
-        if self._tls is None:
-            return
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                sock, peer = self._sock.accept()
-            except OSError:
-                # Nothing more, or a connection that went before it was looked at, or no descriptor left for it.
-                return
-            prepare(sock)
-            if len(self._under_way) >= _MAX_HANDSHAKES:
-                oldest = next(iter(self._under_way))
-                self._drop(oldest, self._under_way[oldest][0])
-            self._shake(sock.fileno(), self._tls.stream(sock, peer=str(peer[0])), now + _HANDSHAKE_S)
-
-    def _shake(self, number: int, stream: TlsStream, deadline: float) -> None:
-        """Take one handshake as far as it goes. `_under_way` stays in the order of the deadlines."""
-        from enarx.errors import TransportError
-
-        epoll = self._handshakes
-        if epoll is None:
-            return
-        try:
-            done = stream.handshake()
-        except (TransportError, OSError):
-            # A peer that does not speak TLS, or not ours: it was told by an alert, the guest never hears of it.
-            self._under_way.pop(number, None)
-            stream.close()
-            return
-        if done:
-            self._under_way.pop(number, None)
-            _unregister(epoll, number)
-            self._ready.append(stream)
-            return
-        self._under_way[number] = (stream, deadline)
-        try:
-            epoll.modify(number, stream.wants)
-        except FileNotFoundError:
-            epoll.register(number, stream.wants)
-
-    def _drop(self, number: int, stream: TlsStream) -> None:
         if self._handshakes is not None:
-            _unregister(self._handshakes, number)
-        del self._under_way[number]
-        stream.close()
+            return TlsSocket(self._handshakes.take()[0], flags=flags)
+        sock, _ = self._sock.accept()
+        prepare(sock)
+        return TcpSocket(sock, flags=flags)
 
     def shutdown(self, how: int) -> None:
         """Refuse: a listener has no directions."""
@@ -268,8 +184,6 @@ class Listener(Descriptor):
 
     def close(self) -> None:
         """Stop listening and drop the handshakes that are under way."""
-        for stream in [*self._ready, *(stream for stream, _ in self._under_way.values())]:
-            stream.close()
         if self._handshakes is not None:
             self._handshakes.close()
         self._sock.close()
@@ -277,20 +191,6 @@ class Listener(Descriptor):
 
 def _not_connected(_: memoryview) -> int:
     raise OSError(107, "a listener is not connected")
-
-
-def _unregister(epoll: select.epoll, number: int) -> None:
-    """Take a descriptor out of an epoll in which it may not be."""
-    import contextlib
-
-    with contextlib.suppress(FileNotFoundError):
-        epoll.unregister(number)
-
-
-def prepare(sock: socket.socket) -> None:
-    """Make a connection non-blocking and immediate: a guest cannot ask for TCP_NODELAY, and none wants its absence."""
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def open_sockets(workload: Workload, numbers: Iterable[int]) -> dict[int, Descriptor]:

@@ -14,7 +14,7 @@ import pytest
 
 from enarx.crypto.x509 import make_self_signed
 from enarx.errors import ConfigError, PlatformError, TransportError
-from enarx.runtime.preview1 import sockets
+from enarx.runtime import handshakes
 from enarx.runtime.preview1.descriptors import FDFLAGS_NONBLOCK, SOCKET_STREAM
 from enarx.runtime.preview1.sockets import Listener, TcpSocket, TlsSocket, open_sockets, prepare
 from enarx.runtime.tls import ServerTls
@@ -264,7 +264,7 @@ def test_who_does_not_speak_tls_is_never_the_guest_s(server, server_tls):
 
 def test_the_oldest_handshake_gives_way_when_there_are_too_many(server, server_tls, monkeypatch):
     """Also when the one that gives way has an event waiting, which is then nobody's."""
-    monkeypatch.setattr(sockets, "_MAX_HANDSHAKES", 3)
+    monkeypatch.setattr(handshakes, "MAX_HANDSHAKES", 3)
     listener = Listener(server, server_tls)
     listener.asked()
     with contextlib.ExitStack() as stack:
@@ -281,13 +281,13 @@ def test_the_oldest_handshake_gives_way_when_there_are_too_many(server, server_t
         until_readable(server.fileno())
         assert not listener.confirm()
         assert others[0].recv(1) == b""
-        assert len(listener._under_way) <= 3
+        assert len(listener._handshakes._under_way) <= 3
     listener.close()
 
 
 def test_a_handshake_that_takes_too_long_is_dropped_however_busy_it_is(server, server_tls, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(handshakes.time, "monotonic", lambda: now[0])
     listener = Listener(server, server_tls)
     with contextlib.ExitStack() as stack:
         slow = stack.enter_context(socket.create_connection(server.getsockname(), timeout=WAIT_S))
@@ -305,7 +305,7 @@ def test_a_handshake_that_takes_too_long_is_dropped_however_busy_it_is(server, s
         listener.confirm()
         assert slow.recv(1) == b""
         assert not select.select([later], [], [], 0)[0]
-        assert len(listener._under_way) == 1
+        assert len(listener._handshakes._under_way) == 1
     listener.close()
 
 
