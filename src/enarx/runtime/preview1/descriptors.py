@@ -50,6 +50,8 @@ class Descriptor:
     __slots__ = ("filetype", "flags", "poll_fd", "read", "rights", "stat", "waiting", "write")
 
     is_socket = False
+    # Whether `waiting` can be more than 0, which a poll then has to ask.
+    buffers = False
 
     def __init__(
         self,

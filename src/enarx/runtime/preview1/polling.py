@@ -18,7 +18,7 @@ import time
 
 from enarx.runtime.preview1 import errno
 from enarx.runtime.preview1.mailbox import ARG0, ARG1, ARG2, COUNT, FREE, MAP_ENTRIES, NOW, PAGES
-from enarx.runtime.preview1.sockets import Listener, TcpSocket
+from enarx.runtime.preview1.sockets import Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ class Poller:
             elif descriptor.poll_fd < 0:
                 plan.fixed.append(_event(userdata, tag))
             else:
-                if isinstance(descriptor, Listener):
+                if descriptor.buffers and isinstance(descriptor, Listener):
                     plan.listeners[descriptor.poll_fd] = descriptor
                 waits = plan.waits.setdefault(descriptor.poll_fd, ([], []))
                 waits[tag == _WRITE].append(_event(userdata, tag))
-                if tag == _READ and not isinstance(descriptor, TcpSocket):
+                if tag == _READ and descriptor.buffers:
                     plan.buffered.append((descriptor, _event(userdata, tag)))
         # Whatever stops this halfway, the next call begins anew.
         self._changes = -1

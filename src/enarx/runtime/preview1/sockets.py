@@ -77,6 +77,7 @@ class TlsSocket(Descriptor):
     __slots__ = ("_stream",)
 
     is_socket = True
+    buffers = True
 
     def __init__(self, stream: TlsStream, *, flags: int = 0) -> None:
         super().__init__(
@@ -133,6 +134,11 @@ class Listener(Descriptor):
             write=_not_connected,
             waiting=(lambda: 0) if self._handshakes is None else self._handshakes.__len__,
         )
+
+    @property
+    def buffers(self) -> bool:  # type: ignore[override]
+        """Whether connections wait here whose handshakes are complete."""
+        return self._handshakes is not None
 
     def asked(self) -> None:
         """Settle on not blocking, if nothing was settled before the guest asked."""
