@@ -438,8 +438,10 @@ class Service:
                     if self._leader is None:
                         self._appoint()
         except BaseException as error:  # noqa: BLE001  # told to whoever waits for the service
-            self._failure = error
-            self.stop()
+            # Once the service ends, another thread may have closed what this one was about to wait for.
+            if not (self._stopping.is_set() and isinstance(error, OSError)):
+                self._failure = error
+                self.stop()
         self._close()
 
     def _lead(self, thread: _Thread) -> None:
