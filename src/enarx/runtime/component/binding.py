@@ -236,6 +236,11 @@ class Borrow(Codec):
 
 _keeps: dict[int, Keep] = {}
 
+# What the engine calls a host resource is a number and a type in a box, and giving the box to a store does not use it up.
+# Every Keep begins with the number 1, so the boxes of the first few serve them all, as long as the process lives.
+_hosts: dict[int, int] = {}
+_KEPT_HOSTS = 64
+
 
 class Keep:
     """One store and all that one instance of a component is given.
@@ -353,9 +358,15 @@ class Keep:
         Raises:
             Trap: the guest has more handles than the engine allows.
         """
-        host = _resource_host_new(True, rep, type_id)
+        key = rep << 32 | type_id
+        host = _hosts.get(key)
+        if host is None:
+            host = _resource_host_new(True, rep, type_id)
+            if rep < _KEPT_HOSTS:
+                _hosts[key] = host
         error = _resource_host_to_any(self.context, host, self._slot_at)
-        _resource_host_delete(host)
+        if rep >= _KEPT_HOSTS:
+            _resource_host_delete(host)
         if error:
             raise Trap(capi.take_error(error))
         words = WORDS
