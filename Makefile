@@ -37,6 +37,10 @@ test-slow: dev slow-tools ## tests that need other languages' compilers, service
 soak: dev slow-tools ## full counts of fuzzing, flips and kills
 	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -m soak
 
+.PHONY: corpus
+corpus: dev ## judge every case of an evidence corpus: make corpus DIR=../shared/evidence
+	@$(BIN)/python tools/judge_corpus.py $(or $(DIR),$(error DIR: found nothing, want a folder with cases.jsonl))
+
 .PHONY: lint
 lint: dev ## formatting, lint, types, layers
 	$(BIN)/ruff format --check

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the help of every command into docs/cli.md, between the markers that name it.
+"""Write the generated parts of docs/: what commands print as help, the keys of a policy, the presets.
 
-Run `make docs` after a change to a command; tests/unit/cli/test_docs.py fails until it was run.
+Each stands between two markers that name it. Run `make docs` after a change to a command or to a rule;
+tests/unit/cli/test_docs.py fails until it was run.
 """
 
 from __future__ import annotations
@@ -13,14 +14,47 @@ from pathlib import Path
 from enarx.cli import COMMANDS, load
 from enarx.cli.top import overview
 
-TARGET = Path(__file__).parent.parent / "docs/cli.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = ("cli.md", "policy.md")
 
-_BLOCK = re.compile(r"(?<=<!-- help: )([a-z ]+)( -->\n).*?(?=<!-- end of help -->)", re.DOTALL)
+_HELP = re.compile(r"(?<=<!-- help: )([a-z ]+)( -->\n).*?(?=<!-- end of help -->)", re.DOTALL)
+_KEYS = re.compile(r"(?<=<!-- keys: )([a-z]+)( -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
+_PRESETS = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- end of presets -->)", re.DOTALL)
 
 
 def helps() -> dict[str, str]:
     """Return the text of `--help` by command line."""
     return {"enarx": overview()} | {f"enarx {name}": load(name).help() for name in COMMANDS}
+
+
+def keys_table(section: str) -> str:
+    """Return the keys of a TEE's policy as a table."""
+    from enarx.verifier.policy_write import strict_value
+    from enarx.verifier.registry import judge_of
+
+    rows = ["| key | what is true when it passes | value | `policy init` writes |", "|---|---|---|---|"]
+    for rule in judge_of(section).rules:
+        strict = strict_value(rule)
+        written = "a line to fill in" if strict is None else f"`{strict}`"
+        cells = (f"`{rule.key}`", rule.check.title, rule.grammar.wanted, written)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def presets_table() -> str:
+    """Return the presets as a table."""
+    from enarx.verifier.presets import PRESETS
+
+    rows = ["| preset | date | minima | source |", "|---|---|---|---|"]
+    for preset in PRESETS.values():
+        minima = [
+            f"{product} {', '.join(f'{name} {value}' for name, value in components.items())}"
+            for product, components in preset.by_product.items()
+        ]
+        minima += [f"`{name}` {value}" for name, value in preset.numbers.items()]
+        sources = "; ".join(f"[{source.title}]({source.url}): {source.says}" for source in preset.sources)
+        rows.append(f"| `{preset.name}` | {preset.date} | {'; '.join(minima)} | {sources} |")
+    return "\n".join(rows)
 
 
 def render(page: str) -> str:
@@ -30,12 +64,16 @@ def render(page: str) -> str:
         KeyError: a marker names no command.
     """
     texts = helps()
-    return _BLOCK.sub(lambda found: f"{found[1]}{found[2]}\n```text\n{texts[found[1]]}```\n\n", page)
+    page = _HELP.sub(lambda found: f"{found[1]}{found[2]}\n```text\n{texts[found[1]]}```\n\n", page)
+    page = _KEYS.sub(lambda found: f"{found[1]}{found[2]}\n{keys_table(found[1])}\n\n", page)
+    return _PRESETS.sub(lambda _: f"\n{presets_table()}\n\n", page)
 
 
 def main() -> int:
-    """Write the page."""
-    TARGET.write_text(render(TARGET.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the pages."""
+    for name in PAGES:
+        path = DOCS / name
+        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

@@ -19,6 +19,10 @@ COMMANDS = {
     "config init": "enarx.cli.config",
     "cache list": "enarx.cli.cache",
     "cache clear": "enarx.cli.cache",
+    "attest inspect": "enarx.cli.attest",
+    "attest verify": "enarx.cli.attest",
+    "policy init": "enarx.cli.policy",
+    "policy check": "enarx.cli.policy",
     "completion": "enarx.cli.completion",
 }
 """Every subcommand and the module whose `COMMANDS` describes it."""

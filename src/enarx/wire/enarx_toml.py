@@ -16,25 +16,23 @@ through which all of them read, so that types, unknown keys and the places of er
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from enarx.errors import ConfigError
 from enarx.wire.endpoints import MAX_PORT, split_host_port
 from enarx.wire.quoting import kind_of, quote
 from enarx.wire.records import STDIO, ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, StdioFile, Tls
-from enarx.wire.toml_lines import KeyPath, find_line, longest_key
+from enarx.wire.toml_lines import KeyPath, find_line
+from enarx.wire.toml_text import all_of, dotted, one_of, parse_toml
 from enarx.wire.units import parse_duration, parse_size
 
 __all__ = ["MAX_BYTES", "MAX_FILES", "decode_enarx_toml"]
 
 MAX_BYTES = 1_000_000  # the original's limit
 MAX_FILES = 500  # the guest's descriptors from 512 on are for the connections it accepts
-_MAX_KEY_PARTS = 8  # no key here has more than two
 _MAX_SHOWN_KEY = 40
-_MAX_PROBLEM = 200
 _MAX_INT = (1 << 63) - 1
 _MAX_OPEN_FILES = 1 << 20
 
@@ -69,25 +67,12 @@ def decode_enarx_toml(data: bytes, *, path: str) -> EnarxToml:
         ConfigError: the file is too large, not UTF-8, not TOML, or says something that cannot be; `path`, and where they
             are known `line` and `key`, say where. Nothing else, for any input.
     """
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{path}: size: found {len(data)} bytes, want at most {MAX_BYTES}", path=path)
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{path}:{line}: text: found byte 0x{data[error.start]:02x} at offset {error.start}, want UTF-8",
-            path=path,
-            line=line,
-        ) from error
-    # Editors of some systems begin a file with a byte order mark; the original's parser skips it, Python's does not.
-    text = text.removeprefix("\ufeff")
-    document = _parse_toml(text, path)
+    text, document = parse_toml(data, path=path, max_bytes=MAX_BYTES)
     try:
         return _read_document(_Table(document, ()))
     except _WrongValueError as error:
         at = find_line(text, error.path)
-        key = _dotted(error.path)
+        key = dotted(error.path)
         raise ConfigError(
             f"{path if at is None else f'{path}:{at}'}: {key}: {error}",
             hint=error.hint,
@@ -95,30 +80,6 @@ def decode_enarx_toml(data: bytes, *, path: str) -> EnarxToml:
             line=at,
             key=key,
         ) from error
-
-
-def _parse_toml(text: str, path: str) -> dict[str, Any]:
-    """Run the standard library's parser, and keep it from what it cannot stand."""
-    if longest_key(text) > _MAX_KEY_PARTS:
-        raise ConfigError(f"{path}: syntax: found a key of more than {_MAX_KEY_PARTS} parts, want fewer", path=path)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problem, line = str(error), None
-        if place := re.search(r" \(at line (\d+), column (\d+)\)$", problem):
-            line = int(place[1])
-            problem = f"{problem[: place.start()]} (column {place[2]})"
-        elif problem.endswith(" (at end of document)"):
-            line = text.rstrip("\n").count("\n") + 1
-        where = path if line is None else f"{path}:{line}"
-        # The parser quotes keys but not values, so this may be shown; a key may be long.
-        problem = problem if len(problem) <= _MAX_PROBLEM else problem[:_MAX_PROBLEM] + "..."
-        raise ConfigError(f"{where}: syntax: {problem[:1].lower()}{problem[1:]}", path=path, line=line) from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: syntax: found values nested too deeply, want fewer levels", path=path) from error
-    except ValueError as error:
-        # The one other refusal of the parser: Python does not convert integers of thousands of digits.
-        raise ConfigError(f"{path}: syntax: found an integer out of range, want at most 64 bits", path=path) from error
 
 
 def _read_document(top: _Table) -> EnarxToml:
@@ -177,7 +138,7 @@ def _read_files(top: _Table) -> tuple[File, ...]:
 def _read_file(table: _Table) -> File:
     kind = table.choice("kind", tuple(_FILE_KEYS))
     if kind is None:
-        table.refuse("kind", f"found nothing, want {_one_of(_FILE_KEYS)}")
+        table.refuse("kind", f"found nothing, want {one_of(_FILE_KEYS)}")
     _refuse_keys_of_other_kinds(table, kind)
     name = _read_name(table)
     if kind == "null":
@@ -214,7 +175,7 @@ def _refuse_keys_of_other_kinds(table: _Table, kind: str) -> None:
     for key in table.values:
         owners = [owner for owner, keys in _FILE_KEYS.items() if key in keys]
         if owners and kind not in owners:
-            table.refuse(key, f"found on an entry of kind {kind}, want it on kind {_one_of(owners)} only")
+            table.refuse(key, f"found on an entry of kind {kind}, want it on kind {one_of(owners)} only")
     table.refuse_unknown_keys(_FILE_KEYS[kind])
 
 
@@ -310,7 +271,7 @@ def _read_allow_connect(top: _Table) -> tuple[str, ...] | None:
     for index, entry in enumerate(entries or ()):
         path = ("allow_connect", index)
         try:
-            split_host_port(entry, name=_dotted(path))
+            split_host_port(entry, name=dotted(path))
         except ConfigError as error:
             raise _WrongValueError.from_notation(error, path) from error
     return entries
@@ -327,7 +288,7 @@ class _WrongValueError(Exception):
     @classmethod
     def from_notation(cls, error: ConfigError, path: KeyPath) -> _WrongValueError:
         """Take over what a parser of sizes, durations or endpoints says about the value at `path`."""
-        return cls(path, str(error).removeprefix(_dotted(path) + ": "), hint=error.hint)
+        return cls(path, str(error).removeprefix(dotted(path) + ": "), hint=error.hint)
 
 
 class _Table:
@@ -351,8 +312,8 @@ class _Table:
             from difflib import get_close_matches
 
             nearest = get_close_matches(key[:_MAX_SHOWN_KEY].lower(), known, n=1)
-            want = nearest[0] if nearest else _one_of(known)
-            hint = f"the keys here are {_all_of(known)}" if nearest else None
+            want = nearest[0] if nearest else one_of(known)
+            hint = f"the keys here are {all_of(known)}" if nearest else None
             if self.path and key in _TOP_KEYS:
                 hint = f"{key} belongs above the first [table] of the file"
             self.refuse(key, f"found an unknown key, want {want}", hint=hint)
@@ -376,7 +337,7 @@ class _Table:
     def choice(self, key: str, choices: tuple[str, ...]) -> str | None:
         value = self.text(key)
         if value is not None and value not in choices:
-            self.refuse(key, f"found {quote(value)}, want {_one_of(choices)}")
+            self.refuse(key, f"found {quote(value)}, want {one_of(choices)}")
         return value
 
     def boolean(self, key: str) -> bool | None:
@@ -399,7 +360,7 @@ class _Table:
             return None
         path = (*self.path, key)
         try:
-            return parse(self.values[key], name=_dotted(path))
+            return parse(self.values[key], name=dotted(path))
         except ConfigError as error:
             raise _WrongValueError.from_notation(error, path) from error
 
@@ -432,24 +393,3 @@ def _text(value: object, path: KeyPath) -> str:
     if "\0" in value:
         raise _WrongValueError(path, f"found a NUL character at position {value.index(chr(0))}, want text without")
     return value
-
-
-def _all_of(names: Iterable[str], conjunction: str = "and") -> str:
-    *others, last = names
-    return f"{', '.join(others)} {conjunction} {last}" if others else last
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return _all_of(names, "or")
-
-
-def _dotted(path: KeyPath) -> str:
-    """Write a path as users read it, `files[3].port`; a name that is not a bare key is quoted."""
-    written = ""
-    for part in path:
-        if isinstance(part, int):
-            written += f"[{part}]"
-        else:
-            bare = re.fullmatch(r"[A-Za-z0-9_-]+", part) and len(part) <= _MAX_SHOWN_KEY
-            written += ("." if written else "") + (part if bare else quote(part))
-    return written

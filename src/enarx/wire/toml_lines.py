@@ -2,15 +2,16 @@
 """Say where in a TOML text a key stands, which the standard library's parser does not tell.
 
 This is a reader of tokens, not a second TOML parser. It gives up at the first thing that is not a token and never raises.
-`longest_key` takes any text, in time linear in its length; `find_line` is for texts that the real parser has read.
+`longest_key` takes any text, in time linear in its length; the others are for texts that the real parser has read.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 
-__all__ = ["KeyPath", "find_line", "longest_key"]
+__all__ = ["KeyPath", "find_line", "line_finder", "longest_key"]
 
 KeyPath = tuple[str | int, ...]
 """Names of tables and keys, and indexes into arrays: `("files", 3, "port")`."""
@@ -73,11 +74,17 @@ def find_line(text: str, path: KeyPath) -> int | None:
         1-based line of the key; where the key is not written, of the nearest table or array around it that is; None where
         nothing of the path is.
     """
+    return line_finder(text)(path)
+
+
+def line_finder(text: str) -> Callable[[KeyPath], int | None]:
+    """Read a document once, and return what `find_line` does for its paths."""
     lines = _Places(_tokens(text)).lines
-    for length in range(len(path), 0, -1):
-        if path[:length] in lines:
-            return lines[path[:length]]
-    return None
+
+    def find(path: KeyPath) -> int | None:
+        return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), None)
+
+    return find
 
 
 class _Places:

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enarx attest inspect|verify`: read files, ask the verifier, print what it says. Nothing is judged here.
+
+`verify` looks without the network first. What is missing is fetched only where that can change the answer, and
+`--offline` forbids it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from enarx.cli import ui
+from enarx.cli.options import Command, Option, Parsed
+from enarx.errors import DecodeError, PlatformError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements
+    from enarx.verifier import Recognised
+
+_EARLIEST_YEAR = 2020
+_MAX_REPORT_DATA_BYTES = 64
+_MAX_FILES = 256
+_MAX_FILES_BYTES = 64 << 20
+# Each of them is what stdout is for.
+_FORMS = ("explain", "json", "ear")
+
+
+def _inspect(parsed: Parsed) -> int:
+    from enarx.cli.attest_inspect import inspect_bytes
+
+    name = parsed.operands[0]
+    document = inspect_bytes(read_limited(name))
+    if parsed.flag("json"):
+        import json
+
+        ui.out(json.dumps(document, indent=2))
+        return 0
+    from enarx.cli.attest_text import show_claims
+
+    ui.out(show_claims(document))
+    ui.note("decoded only: nothing here was verified")
+    return 0
+
+
+def _verify(parsed: Parsed) -> int:
+    from enarx.rats import Evidence, Verdict
+    from enarx.verifier import TrustCache, recognise, verify_evidence
+
+    name = parsed.operands[0]
+    forms = [form for form in _FORMS if parsed.flag(form)]
+    if len(forms) > 1:
+        raise UsageError(f"cannot verify: found --{forms[0]} and --{forms[1]}, want one of them")
+    at = _time(parsed.value("at"))
+    report_data = _report_data(parsed.value("report-data"))
+    policy = _policy(parsed.value("policy"))
+    evidence = Evidence(data=read_limited(name))
+    recognised = recognise(evidence)
+    endorsements = read_paths(parsed.all("endorsements"))
+    cache = TrustCache()
+
+    def judge(given: Endorsements) -> AttestationResult:
+        return verify_evidence(
+            recognised, at=at, endorsements=given, policy=policy, cache=cache, report_data=report_data
+        )
+
+    result, missing = judge(endorsements), None
+    if result.verdict is Verdict.UNDECIDED and not parsed.flag("offline"):
+        from enarx.cli.attest_fetch import fetch_missing
+
+        fetched = fetch_missing(
+            recognised,
+            endorsements,
+            at=at,
+            amd_url=parsed.value("amd-kds"),
+            intel_url=parsed.value("intel-pcs"),
+            proxy=parsed.value("proxy"),
+        )
+        if fetched.sources:
+            result = judge(endorsements + fetched.endorsements)
+        missing = fetched
+    _show(parsed, result, recognised, evidence.data, name)
+    if result.emulated:
+        ui.note("EMULATED: this platform is software; nothing here protects data in use")
+    if missing is not None and result.verdict is Verdict.UNDECIDED:
+        missing.require()
+    result.require()
+    return 0
+
+
+def _show(parsed: Parsed, result: AttestationResult, recognised: Recognised, evidence: bytes, name: str) -> None:
+    html = parsed.value("html")
+    if html is not None:
+        from enarx.cli.attest_html import result_page
+
+        page = result_page(
+            result,
+            format_name=recognised.format,
+            wrappers=recognised.wrappers,
+            subject="standard input" if name == "-" else os.path.basename(name),
+        )
+        _write(html, page)
+        ui.note(f"wrote {html}")
+    key = parsed.value("ear")
+    if key is not None:
+        from enarx.cli.attest_ear import sign_result
+
+        ui.out(sign_result(result, evidence, key, nonce=_report_data(parsed.value("report-data"))))
+    elif parsed.flag("json"):
+        import json
+
+        from enarx.wire.result_json import result_document
+
+        ui.out(
+            json.dumps(result_document(result, format_name=recognised.format, wrappers=recognised.wrappers), indent=2)
+        )
+    else:
+        from enarx.cli.attest_text import explain, summarise
+
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        ui.out(summarise(result, recognised.format, recognised.wrappers, colour=colour))
+        text = explain(result, everything=parsed.flag("explain"), colour=colour)
+        if text:
+            ui.out(text)
+    if parsed.value("policy") is None and not result.failures:
+        ui.note("no policy was given: this says where the evidence comes from, and nothing about what runs there")
+
+
+def read_limited(name: str) -> bytes:
+    """Read a file, or standard input for `-`, up to the size that evidence can have.
+
+    Raises:
+        UsageError: it cannot be read.
+        DecodeError: it is larger.
+    """
+    from enarx.rats import MAX_EVIDENCE_BYTES
+
+    try:
+        with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
+            data: bytes = file.read(MAX_EVIDENCE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {name}: {error.strerror}", hint="pass a file, or - for standard input"
+        ) from error
+    if len(data) > MAX_EVIDENCE_BYTES:
+        raise DecodeError(
+            f"cannot decode {name}: size: found more than {MAX_EVIDENCE_BYTES} bytes, want at most that",
+            hint="pass the report, quote, token or bundle itself",
+        )
+    return data
+
+
+def read_paths(paths: list[str]) -> Endorsements:
+    """Read endorsement files and the files of folders.
+
+    A folder may have other files beside endorsements, which are named on stderr; a file that is named itself may not be one.
+
+    Raises:
+        UsageError: one cannot be read, or there are too many.
+        DecodeError: a file is no endorsement.
+    """
+    from enarx.rats import Endorsements
+
+    if not paths:
+        return Endorsements()
+    from enarx.verifier.endorsement_files import MAX_ENDORSEMENT_BYTES, read_endorsements
+
+    files: list[tuple[str, bytes]] = []
+    count = size = 0
+    try:
+        for path, is_named in _files(paths):
+            with open(path, "rb") as file:
+                data = file.read(MAX_ENDORSEMENT_BYTES + 1)
+            count, size = count + 1, size + len(data)
+            if count > _MAX_FILES or size > _MAX_FILES_BYTES:
+                raise UsageError(
+                    f"cannot read endorsements: {path}: found more than {_MAX_FILES} files or {_MAX_FILES_BYTES} bytes, want fewer",
+                    hint="pass the files that belong to this evidence",
+                )
+            if is_named or _is_endorsement(path, data):
+                files.append((path, data))
+    except OSError as error:
+        raise UsageError(
+            f"cannot read endorsements: {error.filename}: {error.strerror}", hint="pass a file, or a folder of files"
+        ) from error
+    return read_endorsements(files)
+
+
+def _files(paths: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield paths of files, and whether it was named itself."""
+    for path in paths:
+        if os.path.isdir(path):
+            for entry in sorted(os.listdir(path)):
+                inner = os.path.join(path, entry)
+                if os.path.isfile(inner):
+                    yield inner, False
+        else:
+            yield path, True
+
+
+def _is_endorsement(path: str, data: bytes) -> bool:
+    from enarx.verifier.endorsement_files import read_endorsements
+
+    try:
+        read_endorsements([(path, data)])
+    except DecodeError as error:
+        ui.note(f"left out: {error}")
+        return False
+    return True
+
+
+def _policy(path: str | None) -> AppraisalPolicy | None:
+    if path is None:
+        return None
+    from enarx.cli.policy import load_policy
+
+    return load_policy(path)
+
+
+def _report_data(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        data = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise UsageError(
+            f"cannot verify: --report-data: found {text[:40]}, want hex", hint="two digits for each byte: 00ff1e"
+        ) from None
+    if not 0 < len(data) <= _MAX_REPORT_DATA_BYTES:
+        raise UsageError(f"cannot verify: --report-data: found {len(data)} bytes, want 1 to {_MAX_REPORT_DATA_BYTES}")
+    return data
+
+
+def _time(text: str | None) -> datetime:
+    """Return the time to judge for: the one given, or now.
+
+    Raises:
+        UsageError: a time that cannot be read, or before there was any evidence.
+        PlatformError: this machine's clock is not set.
+    """
+    from datetime import UTC, datetime
+
+    if text is None:
+        import time
+
+        now = datetime.fromtimestamp(time.time(), UTC)
+        if now.year < _EARLIEST_YEAR:
+            raise PlatformError(
+                f"cannot verify: this machine's clock: found {now:%Y-%m-%d}, want {_EARLIEST_YEAR} or later",
+                hint="set the clock, or say which time to judge for: --at 2026-01-31T00:00:00Z",
+            )
+        return now
+    try:
+        at = datetime.fromisoformat(text)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"cannot verify: --at: found {text[:40]}, want a time",
+            hint="--at 2026-01-31T12:00:00Z, or a date for its first moment in UTC",
+        ) from None
+    if at.year < _EARLIEST_YEAR:
+        raise UsageError(
+            f"cannot verify: --at: found {at:%Y-%m-%d}, want {_EARLIEST_YEAR} or later",
+            hint="no evidence that is understood here is older",
+        )
+    return at
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+COMMANDS = {
+    "attest inspect": Command(
+        "attest inspect",
+        operands=("FILE",),
+        summary="decode any evidence, certificate or token",
+        description=(
+            "Decode evidence, an endorsement, reference values or an attestation result of any known format, and print what\n"
+            "it says. Nothing is verified, and nothing it says should be believed. FILE may be - for stdin."
+        ),
+        options=(Option("json", "", "one JSON document"),),
+        examples=(("enarx attest inspect report.bin", "show the fields of a report"),),
+        run=_inspect,
+    ),
+    "attest verify": Command(
+        "attest verify",
+        operands=("FILE",),
+        summary="judge evidence",
+        description=(
+            "Judge evidence of any known format: is it authentic, and does the policy accept it? FILE may be - for stdin.\n"
+            "Ends with 0 if it is accepted, 104 if it is not authentic, 105 if the policy refuses it, 106 if it cannot be\n"
+            "decided, 103 if it cannot be decoded. Without a policy it says where the evidence comes from, refuses what can be\n"
+            "debugged, and says nothing about what runs there. What the evidence does not bring along is fetched from its\n"
+            "vendor where the verdict waits for it, and kept: AMD and Intel learn which machine was asked about."
+        ),
+        options=(
+            Option(
+                "endorsements", "PATH", "a file or folder of certificates, CRLs, collateral, event logs", repeat=True
+            ),
+            Option("policy", "FILE", "the appraisal policy; see enarx policy init"),
+            Option("at", "TIME", "judge for this time, RFC 3339, instead of now"),
+            Option(
+                "report-data", "HEX", "the freshness value that the evidence must carry, whatever the policy says of it"
+            ),
+            Option("offline", "", "fetch nothing"),
+            Option("amd-kds", "URL", "a mirror of AMD's key distribution service", environment="ENARX_AMD_KDS"),
+            Option("intel-pcs", "URL", "a mirror of Intel's service: a PCCS", environment="ENARX_INTEL_PCS"),
+            Option("proxy", "URL", "the HTTP proxy to fetch through", environment="ENARX_PROXY"),
+            Option("explain", "", "show every check: found, expected, and who says so"),
+            Option("json", "", "one JSON document"),
+            Option("ear", "KEY", "print a signed attestation result (EAR, JWT), signed with this PEM key"),
+            Option("html", "FILE", "also write a page that shows every check"),
+        ),
+        examples=(
+            ("enarx attest verify report.bin --endorsements vcek.der --explain", "judge a report, showing every check"),
+            ("enarx attest verify quote.bin --policy policy.toml --offline --json", "judge a quote, for a program"),
+            ("enarx attest verify report.bin --html report.html", "write a page that draws the chain of trust"),
+        ),
+        run=_verify,
+    ),
+}

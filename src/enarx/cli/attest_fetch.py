@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `enarx attest verify` fetches when the verdict waits for it."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+
+from enarx.cli import ui
+from enarx.endorsers import AMD_KDS_URL, INTEL_PCS_URL, Client, Endorsers, Fetched, Timing
+from enarx.rats import Endorsements
+from enarx.runtime.cache import default_root
+from enarx.verifier import Recognised
+
+__all__ = ["fetch_missing"]
+
+
+def fetch_missing(
+    recognised: Recognised,
+    known: Endorsements,
+    *,
+    at: datetime,
+    amd_url: str | None,
+    intel_url: str | None,
+    proxy: str | None,
+) -> Fetched:
+    """Fetch what evidence needs and neither brings along nor was given.
+
+    Args:
+        recognised: the evidence.
+        known: what was given.
+        at: the time that is judged for.
+        amd_url: a mirror of AMD KDS, or None.
+        intel_url: a mirror of Intel's PCS, or None.
+        proxy: of HTTP, or None.
+
+    Raises:
+        PlatformError: the cache cannot be used.
+        UsageError: an address is none.
+    """
+    root = default_root()
+    endorsers = Endorsers(
+        os.path.join(root or os.path.join("/tmp", f"enarx-{os.getuid()}"), "endorsements"),  # noqa: S108 - it must be ours alone, and that is checked
+        timing=Timing(now=lambda: datetime.fromtimestamp(time.time(), UTC)),
+        client=Client(proxy=proxy),
+        amd_url=amd_url or AMD_KDS_URL,
+        intel_url=intel_url or INTEL_PCS_URL,
+        say=ui.note,
+    )
+    return endorsers.fetch_for(recognised, known=known, at=at)

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CBOR: decode foreign bytes into plain values, encode values the one way there is.
+
+Rules of this file:
+
+- Plain values are int, str, bytes, bool, None, float, list and dict with keys of int, str or bytes. Nothing else comes out:
+  no date, no pattern, no big number, no shared reference. Tags are refused, save those that the caller names, which come out
+  as `Tagged`.
+- Integers and lengths have their shortest form, strings are in one piece, a key occurs once, nothing follows. Two different
+  texts are therefore two different values, but for the order of keys and, where the caller allows them, containers of
+  indefinite length.
+- `cbor2` decodes; what it would turn into Python objects never reaches its decoders. An item whose lengths stand in front is
+  in its shortest form exactly if it is as long as that: adding up lengths costs less than looking at each head, which
+  is done for the rest.
+
+Source: RFC 8949.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import cbor2
+
+from enarx.errors import DecodeError
+
+__all__ = ["MAX_DEPTH", "Tagged", "decode_untrusted", "encode", "read_tag_untrusted"]
+
+MAX_DEPTH = 16
+_BREAK = 0xFF
+_TOO_LARGE = 1 << 62
+_KEYS = frozenset({int, str, bytes})
+
+# What cbor2 has decoders of its own for. A tag that a later release adds is caught by the look at types that follows.
+_CBOR2_TAGS = frozenset(
+    {0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799}
+)
+
+
+class Tagged(NamedTuple):
+    """A value under a tag.
+
+    Args:
+        tag: 0 to 2^64 - 1.
+        value: plain.
+    """
+
+    tag: int
+    value: Any
+
+
+class _RefusedTagError(ValueError):
+    """A tag that the caller did not name."""
+
+
+def _refuse(_value: object, _immutable: bool) -> NoReturn:
+    raise _RefusedTagError
+
+
+_REFUSE_ALL = dict.fromkeys(_CBOR2_TAGS, _refuse)
+_OPTIONS: dict[str, Any] = {
+    "tag_hook": _refuse,
+    "semantic_decoders": _REFUSE_ALL,
+    "max_depth": MAX_DEPTH,
+    "allow_duplicate_keys": False,
+}
+_ERRORS = (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError)
+
+
+def decode_untrusted(
+    data: bytes,
+    *,
+    max_bytes: int,
+    what: str = "CBOR",
+    indefinite: bool = False,
+    tags: frozenset[int] = frozenset(),
+) -> Any:
+    """Decode one data item, believing nothing about it.
+
+    Args:
+        data: all of it is the item.
+        max_bytes: of `data`.
+        what: it is, for messages.
+        indefinite: whether arrays and maps may have no length up front; strings must have one.
+        tags: those that come out as `Tagged`.
+
+    Raises:
+        DecodeError: longer than the limit, nested deeper than `MAX_DEPTH`, not well formed, or not as the rules of this file
+            say. Nothing else, for any input.
+    """
+    if len(data) > max_bytes:
+        raise DecodeError(f"cannot decode {what}: size: found {len(data)} bytes, want at most {max_bytes}")
+    if not tags:
+        try:
+            value = cbor2.loads(data, allow_indefinite=False, **_OPTIONS)
+            if _size(value) == len(data):
+                return value
+        except _ERRORS as error:
+            if not indefinite:
+                raise _refusal(what, _explain(error), "one well-formed item without tags") from error
+    # What has no length in front, a tag or a floating-point number comes here, and what has to be refused with a reason.
+    options = _OPTIONS | {"tag_hook": _make_tag_hook(tags), "semantic_decoders": _make_semantic_decoders(tags)}
+    try:
+        value = _thaw(cbor2.loads(data, allow_indefinite=indefinite, **options))
+        _size(value)
+    except _ERRORS as error:
+        raise _refusal(what, _explain(error), "one well-formed item") from error
+    end = _scan(data, 0, what, indefinite=indefinite, tags=tags)
+    if end != len(data):
+        raise _refusal(what, f"{len(data) - end} bytes after the end", "none")
+    return value
+
+
+def read_tag_untrusted(data: bytes, *, what: str = "CBOR") -> tuple[int | None, bytes]:
+    """Take the outermost tag off.
+
+    Returns:
+        The tag and what it is on, or None and the data where there is none.
+
+    Raises:
+        DecodeError: there is nothing, or the tag is not in its shortest form.
+    """
+    if not data:
+        raise _refusal(what, "nothing", "an item")
+    if data[0] >> 5 != 6:
+        return None, data
+    tag, start = _read_head(data, 0, what)
+    return tag, data[start:]
+
+
+def encode(value: Any) -> bytes:
+    """Encode plain values and `Tagged` deterministically: shortest forms, definite lengths, keys in the order of their encodings.
+
+    Raises:
+        TypeError: the value is of another type.
+        ValueError: an integer needs more than 64 bits.
+
+    Spec: RFC 8949 section 4.2.1; floating-point numbers are not supported, because no format here has any.
+    """
+    kind = type(value)
+    if kind is bytes:
+        return _head(2, len(value)) + bytes(value)
+    if kind is str:
+        text = value.encode()
+        return _head(3, len(text)) + bytes(text)
+    if kind is bool:
+        return b"\xf5" if value else b"\xf4"
+    if value is None:
+        return b"\xf6"
+    if isinstance(value, int):
+        return _head(0, int(value)) if value >= 0 else _head(1, -1 - int(value))
+    if kind is Tagged:
+        return _head(6, value.tag) + encode(value.value)
+    if kind in {list, tuple}:
+        return _head(4, len(value)) + b"".join(encode(item) for item in value)
+    if isinstance(value, Mapping):
+        pairs = sorted((encode(key), encode(item)) for key, item in value.items())
+        return _head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
+    raise TypeError(f"found {kind.__name__}, want a plain value")
+
+
+def _head(major: int, argument: int) -> bytes:
+    """Return a head in its shortest form."""
+    if argument < 24:
+        return bytes((major << 5 | argument,))
+    for info, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
+        if argument < 1 << 8 * size:
+            return bytes((major << 5 | info,)) + argument.to_bytes(size, "big")
+    raise ValueError(f"found the integer {argument}, want at most 64 bits")
+
+
+def _make_tag_hook(tags: frozenset[int]) -> Any:
+    def hook(tagged: Any, _immutable: bool) -> Tagged:
+        if tagged.tag not in tags:
+            raise _RefusedTagError
+        return Tagged(tagged.tag, tagged.value)
+
+    return hook
+
+
+def _make_semantic_decoders(tags: frozenset[int]) -> dict[int, Any]:
+    def make(tag: int) -> Any:
+        return lambda value, _immutable: Tagged(tag, value)
+
+    return _REFUSE_ALL | {tag: make(tag) for tag in _CBOR2_TAGS & tags}
+
+
+def _thaw(value: Any) -> Any:
+    """Return the value with lists and dicts for what `cbor2` freezes below a tag."""
+    if type(value) is Tagged:
+        return Tagged(value.tag, _thaw(value.value))
+    if type(value) in {list, tuple}:
+        return [_thaw(item) for item in value]
+    if type(value) in {dict, cbor2.frozendict}:
+        return {key: _thaw(item) for key, item in value.items()}
+    return value
+
+
+def _size(value: Any) -> int:
+    """Return the length of a plain value's shortest encoding without floating-point numbers, for which it is too large.
+
+    Raises:
+        TypeError: the value is not plain.
+    """
+    kind = type(value)
+    if kind is bytes:
+        length = len(value)
+        return length + _head_size(length)
+    if kind is str:
+        length = len(value) if value.isascii() else len(value.encode())
+        return length + _head_size(length)
+    if kind is int:
+        return _head_size(value if value >= 0 else -1 - value)
+    if kind is dict:
+        total = _head_size(len(value))
+        for key, item in value.items():
+            if type(key) not in _KEYS:
+                raise TypeError(f"a key that is {type(key).__name__}")
+            total += _size(key) + _size(item)
+        return total
+    if kind is list:
+        return _head_size(len(value)) + sum(map(_size, value))
+    if value is None or kind is bool:
+        return 1
+    if kind is float:
+        return _TOO_LARGE
+    if kind is Tagged:
+        return _head_size(value.tag) + _size(value.value)
+    raise TypeError(f"a value that is {kind.__name__}")
+
+
+def _head_size(argument: int) -> int:
+    return 1 if argument < 24 else 2 if argument < 256 else 3 if argument < 65536 else 5 if argument < 1 << 32 else 9
+
+
+def _scan(data: bytes, at: int, what: str, *, indefinite: bool, tags: frozenset[int]) -> int:
+    """Return where the item ends that begins at `at`. It is well formed already; this is about its forms."""
+    first = data[at]
+    major, info = first >> 5, first & 31
+    if major == 7:
+        return at + 1 + {24: 1, 25: 2, 26: 4, 27: 8}.get(info, 0)
+    if info == 31:
+        if not indefinite or major not in {4, 5}:
+            raise _refusal(what, "an item of indefinite length", "a length")
+        at += 1
+        while data[at] != _BREAK:
+            at = _scan(data, at, what, indefinite=indefinite, tags=tags)
+        return at + 1
+    argument, at = _read_head(data, at, what)
+    if major in {2, 3}:
+        return at + argument
+    if major == 6 and argument not in tags:
+        raise _refusal(what, f"the tag {argument}", "none")
+    for _ in range((0, 0, 0, 0, argument, 2 * argument, 1)[major]):
+        at = _scan(data, at, what, indefinite=indefinite, tags=tags)
+    return at
+
+
+def _read_head(data: bytes, at: int, what: str) -> tuple[int, int]:
+    """Return a head's argument and where it ends."""
+    info = data[at] & 31
+    if info < 24:
+        return info, at + 1
+    size = {24: 1, 25: 2, 26: 4, 27: 8}.get(info)
+    end = at + 1 + (size or 0)
+    if size is None or end > len(data):
+        raise _refusal(what, "a head that is cut off or reserved", "a length of 0 to 8 bytes")
+    argument = int.from_bytes(data[at + 1 : end], "big")
+    if argument < (24 if size == 1 else 1 << 4 * size):
+        raise _refusal(what, f"{argument} in {size} bytes", "its shortest form")
+    return argument, end
+
+
+def _explain(error: BaseException) -> str:
+    """Return what `cbor2` says, or what one of the refusals here says through it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _RefusedTagError):
+            return "a tag that does not belong there"
+        cause = cause.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _refusal(what: str, found: str, want: str) -> DecodeError:
+    return DecodeError(f"cannot decode {what}: found {found}, want {want}")

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trust anchors: the keys a relying party starts from. The vendors' own are in `enarx.verifier.roots`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+__all__ = ["TrustAnchors"]
+
+_NONE: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchors:
+    """Whom the relying party believes, by family; an empty family refuses everything of that family.
+
+    Args:
+        amd: ARK certificates in DER.
+        intel: SGX root CA certificates in DER.
+        aws: Nitro Enclaves root certificates in DER.
+        tpm: roots of attestation-key and endorsement-key certificates in DER (Azure, GCP, TPM makers).
+        cca: CPAK public keys, SubjectPublicKeyInfo in DER by the 33-byte instance id they are for.
+        tpm_aks: SHA-256 of the SubjectPublicKeyInfo in DER of attestation keys that need no certificate.
+        insecure_emulated: SHA-256 of the DER of ARK certificates of emulated platforms. What rests on one of these is never affirming.
+    """
+
+    amd: tuple[bytes, ...] = ()
+    intel: tuple[bytes, ...] = ()
+    aws: tuple[bytes, ...] = ()
+    tpm: tuple[bytes, ...] = ()
+    cca: Mapping[bytes, bytes] = field(default_factory=lambda: _NONE)
+    tpm_aks: frozenset[bytes] = frozenset()
+    insecure_emulated: frozenset[bytes] = frozenset()
+
+    def extended(self, *, emulated: frozenset[bytes], tpm_aks: frozenset[bytes]) -> TrustAnchors:
+        """Return these anchors with what a policy accepts in spite of its being insecure."""
+        return replace(self, insecure_emulated=self.insecure_emulated | emulated, tpm_aks=self.tpm_aks | tpm_aks)

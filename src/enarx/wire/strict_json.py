@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""JSON from strangers: bounded, without duplicate keys, without numbers that JSON does not have.
+
+Python's reader lets the last of two equal keys win, and another reader the first: whoever signs one meaning could have
+another one judged. So two equal keys are an error here.
+
+Source: RFC 8259; RFC 7493 (I-JSON) section 2.3.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from enarx.errors import DecodeError
+
+__all__ = ["load_json_untrusted"]
+
+
+def load_json_untrusted(data: bytes, *, what: str, max_bytes: int) -> Any:
+    """Decode a JSON text.
+
+    Args:
+        data: UTF-8, a byte order mark and trailing zero bytes allowed.
+        what: names it in messages: `TCB info`.
+        max_bytes: the largest size that is looked at.
+
+    Returns:
+        dict, list, str, int, float, bool or None.
+
+    Raises:
+        DecodeError: too large, not UTF-8, not JSON, a key twice in one object, nested too deeply, or a number out of range.
+    """
+    if len(data) > max_bytes:
+        raise DecodeError(f"cannot decode the {what}: size: found {len(data)} bytes, want at most {max_bytes}")
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            raise ValueError("a key twice in one object")
+        return found
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"the number {constant}")
+
+    def number(digits: str) -> int:
+        if len(digits) > 40:
+            raise ValueError("a number of more than 40 digits")
+        return int(digits)
+
+    try:
+        text = data.rstrip(b"\0").decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=number)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"cannot decode the {what}: found {_one_line(error)}, want JSON") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

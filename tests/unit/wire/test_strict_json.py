@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enarx.errors import DecodeError
+from enarx.wire.strict_json import load_json_untrusted
+
+
+def load(data, max_bytes=1 << 16):
+    return load_json_untrusted(data, what="text", max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [(b'{"a": [1, 2.5, null, "x"]}', {"a": [1, 2.5, None, "x"]}), (b"\xef\xbb\xbf{}", {}), (b"[]\0\0", [])],
+)
+def test_reads_json(data, value):
+    assert load(data) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a": 1, "a": 1}',
+        b'{"b": {"a": 1, "a": 2}}',
+        b"NaN",
+        b"[Infinity]",
+        b"-Infinity",
+        b"1" * 41,
+        b"[" * 200_0,
+        b"\xff",
+        b"",
+        b"{} {}",
+        b"{'a': 1}",
+    ],
+)
+def test_refuses_what_two_readers_could_read_differently(data):
+    with pytest.raises(DecodeError, match="cannot decode the text"):
+        load(data)
+
+
+def test_refuses_more_than_its_limit():
+    with pytest.raises(DecodeError, match="found 5 bytes, want at most 4"):
+        load(b"[1,2]", max_bytes=4)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.binary(max_size=64) | st.text(alphabet='{}[]",:0aNf\\u', max_size=64).map(str.encode))
+def test_any_bytes_are_a_value_or_a_decode_error(data):
+    try:
+        load(data)
+    except DecodeError:
+        return
