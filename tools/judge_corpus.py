@@ -22,8 +22,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from enarx.abi.event_log import parse_event_log_untrusted
 from enarx.abi.tpm_bundle import make_tpm_evidence_untrusted
 from enarx.crypto.certificates import load_certificate_untrusted, load_pem_chain_untrusted
@@ -45,6 +43,7 @@ from enarx.rats import (
 )
 from enarx.verifier import Recognised, TrustCache, pinned_anchors, recognise, verify_evidence
 from enarx.verifier.chain import make_chain_checks, verify_chain
+from enarx.verifier.cpaks import read_cpaks
 from enarx.verifier.endorsement_files import read_endorsements
 from enarx.verifier.ledger import Ledger, Setting
 from enarx.verifier.registry import SECTIONS, judge_of
@@ -319,26 +318,11 @@ def _json_of_yaml(data: bytes) -> bytes:
 
 
 def _cpaks(data: bytes, instance_id: bytes) -> dict[bytes, bytes]:
-    """Read a JWK, which is taken for the key of the token's own platform, or a list that says whose each key is."""
-    value = json.loads(data)
-    keys = (
-        [(bytes.fromhex(each["instance-id"]), each["pkey"]) for each in value]
-        if isinstance(value, list)
-        else [(instance_id, value)]
-    )
-    return {owner: _spki_of(jwk) for owner, jwk in keys}
-
-
-def _spki_of(jwk: Mapping[str, Any]) -> bytes:
-    from joserfc.jwk import ECKey
-
-    public = {name: jwk[name] for name in ("kty", "crv", "x", "y")}
     try:
-        key = ECKey.import_key(public).public_key
-    except ValueError as error:
-        # A point that is not on its curve: the verifier is given it as it is, and says so.
-        return str(error).encode()
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return read_cpaks(data, instance_id=instance_id)
+    except DecodeError as error:
+        # One key of the corpus is no point on its curve: the verifier is to say that nothing can be signed by it.
+        return {instance_id: str(error).encode()}
 
 
 def _ak_digests(recognised: Recognised) -> frozenset[bytes]:

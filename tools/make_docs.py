@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the generated parts of docs/: what commands print as help, the keys of a policy, the presets.
+"""Write the generated parts of docs/: what commands print as help, the keys of a policy, the presets, the checks, the roots.
 
-Each stands between two markers that name it. Run `make docs` after a change to a command or to a rule;
-tests/unit/cli/test_docs.py fails until it was run.
+Each stands between two markers that name it. Run `make docs` after a change to a command, a rule or a check; a test of
+each page fails until it was run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,21 @@ from pathlib import Path
 from enarx.cli import COMMANDS, load
 from enarx.cli.top import overview
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("cli.md", "policy.md")
+TOOLS = Path(__file__).parent
+if str(TOOLS) not in sys.path:
+    sys.path.append(str(TOOLS))  # A test runs this file from elsewhere.
+
+from checks_page import anchors_table, baseline_table, checks_table, peers_table  # noqa: E402 - see above
+
+DOCS = TOOLS.parent / "docs"
+PAGES = ("checks.md", "cli.md", "policy.md", "verifier.md")
 
 _HELP = re.compile(r"(?<=<!-- help: )([a-z ]+)( -->\n).*?(?=<!-- end of help -->)", re.DOTALL)
 _KEYS = re.compile(r"(?<=<!-- keys: )([a-z]+)( -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
+_ANCHORS = re.compile(r"(?<=<!-- anchors -->\n).*?(?=<!-- end of anchors -->)", re.DOTALL)
+_BASELINE = re.compile(r"(?<=<!-- baseline -->\n).*?(?=<!-- end of baseline -->)", re.DOTALL)
+_CHECKS = re.compile(r"(?<=<!-- checks: )([a-z]+)( -->\n).*?(?=<!-- end of checks -->)", re.DOTALL)
+_PEERS = re.compile(r"(?<=<!-- peers: )([a-z]+)( -->\n).*?(?=<!-- end of peers -->)", re.DOTALL)
 _PRESETS = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- end of presets -->)", re.DOTALL)
 
 
@@ -65,6 +75,10 @@ def render(page: str) -> str:
     """
     texts = helps()
     page = _HELP.sub(lambda found: f"{found[1]}{found[2]}\n```text\n{texts[found[1]]}```\n\n", page)
+    page = _CHECKS.sub(lambda found: f"{found[1]}{found[2]}\n{checks_table(found[1])}\n\n", page)
+    page = _PEERS.sub(lambda found: f"{found[1]}{found[2]}\n{peers_table(found[1])}\n\n", page)
+    page = _BASELINE.sub(lambda _: f"\n{baseline_table()}\n\n", page)
+    page = _ANCHORS.sub(lambda _: f"\n{anchors_table()}\n\n", page)
     page = _KEYS.sub(lambda found: f"{found[1]}{found[2]}\n{keys_table(found[1])}\n\n", page)
     return _PRESETS.sub(lambda _: f"\n{presets_table()}\n\n", page)
 

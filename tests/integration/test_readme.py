@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+TOP = Path(__file__).parents[2]
+README = (TOP / "README.md").read_text(encoding="utf-8")
 EXPORT = "export ENARX_BACKEND=nil"
 TIMEOUT_S = 60
 BLOCKS = list(re.finditer(r"^```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE))
@@ -25,6 +26,7 @@ def checkout(tmp_path_factory, guest):
     """A directory that looks like a checkout in which the programs of the README were built."""
     top = tmp_path_factory.mktemp("checkout")
     (top / ".venv").symlink_to(sys.prefix)
+    (top / "examples").symlink_to(TOP / "examples")
     (top / "build/component").mkdir(parents=True)
     for name in ["hello", *re.search(r"for name in ([\w/ ]+);", README)[1].split()]:
         shutil.copyfile(guest(name), top / f"build/{name}.wasm")

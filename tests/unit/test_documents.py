@@ -41,3 +41,27 @@ def test_every_package_is_in_the_architecture():
     assert packages
     for package in packages:
         assert f"\n  {package}/" in tree, package
+
+
+def links_of(page: Path) -> set[Path]:
+    """Return the files of the project that a page links to, and the pages of folders it links to."""
+    found: set[Path] = set()
+    for target in re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            path = (page.parent / target).resolve()
+            found |= set(path.glob("*.md")) if path.is_dir() else {path}
+    return found
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, new = set(), {TOP / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        new |= {link for link in links_of(page) if link.suffix == ".md" and link.exists()} - reached
+    assert set(PAGES) <= reached
+
+
+def test_every_document_is_named_in_the_readme_or_the_architecture():
+    named = links_of(TOP / "README.md") | links_of(TOP / "docs/architecture.md")
+    assert set(TOP.glob("docs/*.md")) <= named

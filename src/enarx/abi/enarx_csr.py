@@ -3,7 +3,7 @@
 
 Rules of this file:
 
-- Form and nothing else: no signature is checked, not even the request's own, and no date. Whoever judges binds
+- Form and nothing else: no signature is checked but the request's own, by who asks for that, and no date. Whoever judges binds
   `report_data` to `public_key`: the original put SHA-256 (SGX) or SHA-384 (SNP) of it there.
 - Exactly one of the extensions is there, not critical, and nothing stands after it. Other extensions are the request's affair.
 - A PkiPath is a sequence of certificates, the issuer first. Real ones hold a vendor's chain and no evidence.
@@ -31,6 +31,7 @@ __all__ = [
     "SGX_OID",
     "SNP_OID",
     "EnarxEvidence",
+    "is_request_signed",
     "parse_certificate_untrusted",
     "parse_csr_untrusted",
     "parse_pki_path_untrusted",
@@ -97,6 +98,21 @@ def parse_csr_untrusted(data: bytes) -> EnarxEvidence:
     except _X509_ERRORS as error:
         raise _refusal("the request", _one_line(error), "PKCS#10 in DER or PEM") from error
     return _evidence_in(extensions, public_key)
+
+
+def is_request_signed(data: bytes) -> bool:
+    """Return whether a certificate request is signed with its own key, so that whoever asks has it.
+
+    Args:
+        data: as `parse_csr_untrusted` accepts it.
+
+    Raises:
+        DecodeError: no request, or signed in a way that nobody here knows.
+    """
+    try:
+        return x509.load_der_x509_csr(_der_of(data)).is_signature_valid
+    except _X509_ERRORS as error:
+        raise _refusal("the request's signature", _one_line(error), "one of a known kind") from error
 
 
 def parse_certificate_untrusted(der: bytes) -> EnarxEvidence:

@@ -12,20 +12,23 @@ import sys
 
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
-from enarx.errors import DecodeError, PlatformError, UsageError
+from enarx.errors import DecodeError, EnarxError, PlatformError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements
+    from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements, TrustAnchors
     from enarx.verifier import Recognised
 
 _EARLIEST_YEAR = 2020
 _MAX_REPORT_DATA_BYTES = 64
+# AMD answers about one question in ten seconds, and three may be needed.
+_TIMEOUT_S = 60.0
 _MAX_FILES = 256
 _MAX_FILES_BYTES = 64 << 20
+_ANOTHER_CHIP = "snp.vek.hwid"
 # Each of them is what stdout is for.
 _FORMS = ("explain", "json", "ear")
 
@@ -55,17 +58,25 @@ def _verify(parsed: Parsed) -> int:
     forms = [form for form in _FORMS if parsed.flag(form)]
     if len(forms) > 1:
         raise UsageError(f"cannot verify: found --{forms[0]} and --{forms[1]}, want one of them")
+    timeout_s = _timeout_s(parsed.value("timeout"))
     at = _time(parsed.value("at"))
     report_data = _report_data(parsed.value("report-data"))
     policy = _policy(parsed.value("policy"))
     evidence = Evidence(data=read_limited(name))
     recognised = recognise(evidence)
     endorsements = read_paths(parsed.all("endorsements"))
+    anchors = _anchors(parsed.value("cpak"), recognised)
     cache = TrustCache()
 
     def judge(given: Endorsements) -> AttestationResult:
         return verify_evidence(
-            recognised, at=at, endorsements=given, policy=policy, cache=cache, report_data=report_data
+            recognised,
+            at=at,
+            endorsements=given,
+            policy=policy,
+            anchors=anchors,
+            cache=cache,
+            report_data=report_data,
         )
 
     result, missing = judge(endorsements), None
@@ -79,6 +90,7 @@ def _verify(parsed: Parsed) -> int:
             amd_url=parsed.value("amd-kds"),
             intel_url=parsed.value("intel-pcs"),
             proxy=parsed.value("proxy"),
+            timeout_s=timeout_s,
         )
         if fetched.sources:
             result = judge(endorsements + fetched.endorsements)
@@ -86,10 +98,54 @@ def _verify(parsed: Parsed) -> int:
     _show(parsed, result, recognised, evidence.data, name)
     if result.emulated:
         ui.note("EMULATED: this platform is software; nothing here protects data in use")
-    if missing is not None and result.verdict is Verdict.UNDECIDED:
-        missing.require()
-    result.require()
+    if missing is not None and missing.missing and result.verdict is Verdict.UNDECIDED:
+        first, *others = missing.missing
+        for other in others:
+            ui.note(str(other))
+        raise first
+    _require(result, is_offline=parsed.flag("offline"), is_explained=bool(forms))
     return 0
+
+
+def _anchors(cpak: str | None, recognised: Recognised) -> TrustAnchors | None:
+    """Return the pinned roots with the platform keys that were given; None, which is the pinned roots alone, where none were."""
+    if cpak is None:
+        return None
+    if recognised.section != "cca":
+        raise UsageError(f"cannot verify: --cpak: found {recognised.format}, want a CCA token, which alone needs it")
+    from dataclasses import replace
+
+    from enarx.verifier import pinned_anchors
+    from enarx.verifier.cpaks import read_cpaks
+
+    keys = read_cpaks(read_limited(cpak), instance_id=recognised.parsed.platform.instance_id)
+    return replace(pinned_anchors(), cca=keys)
+
+
+def _require(result: AttestationResult, *, is_offline: bool, is_explained: bool) -> None:
+    """Raise what the verdict is, with the next step that fits it."""
+    from enarx.rats import Verdict
+
+    try:
+        result.require()
+    except EnarxError as error:
+        if is_explained:
+            error.hint = None
+        if is_offline and result.verdict is Verdict.UNDECIDED:
+            error.hint = _next_step(result)
+        elif any(finding.check.id == _ANOTHER_CHIP for finding in result.failures):
+            error.hint = "the certificate is another chip's: pass this one's, or none to have it fetched"
+        raise
+
+
+def _next_step(result: AttestationResult) -> str:
+    """Return what would decide an undecided verdict, where nothing may be fetched."""
+    undecided = {finding.check.id for finding in result.failures}
+    if undecided == {"cca.platform.signature"}:
+        return "pass the platform's key with --cpak"
+    if all(name.endswith((".report_data", ".nonce")) for name in undecided):
+        return "the policy wants an answer to your challenge: say what it was with --report-data"
+    return "pass what is missing with --endorsements, or leave out --offline to have it fetched"
 
 
 def _show(parsed: Parsed, result: AttestationResult, recognised: Recognised, evidence: bytes, name: str) -> None:
@@ -235,6 +291,14 @@ def _report_data(text: str | None) -> bytes | None:
     return data
 
 
+def _timeout_s(text: str | None) -> float:
+    if text is None:
+        return _TIMEOUT_S
+    from enarx.wire.units import parse_duration
+
+    return parse_duration(text, name="--timeout")
+
+
 def _time(text: str | None) -> datetime:
     """Return the time to judge for: the one given, or now.
 
@@ -306,6 +370,7 @@ COMMANDS = {
             Option(
                 "endorsements", "PATH", "a file or folder of certificates, CRLs, collateral, event logs", repeat=True
             ),
+            Option("cpak", "FILE", "the key of a CCA platform, a JWK, or a list of keys with instance ids"),
             Option("policy", "FILE", "the appraisal policy; see enarx policy init"),
             Option("at", "TIME", "judge for this time, RFC 3339, instead of now"),
             Option(
@@ -314,6 +379,7 @@ COMMANDS = {
             Option("offline", "", "fetch nothing"),
             Option("amd-kds", "URL", "a mirror of AMD's key distribution service", environment="ENARX_AMD_KDS"),
             Option("intel-pcs", "URL", "a mirror of Intel's service: a PCCS", environment="ENARX_INTEL_PCS"),
+            Option("timeout", "DURATION", "how long to wait for each thing that is fetched; 60s if not given"),
             Option("proxy", "URL", "the HTTP proxy to fetch through", environment="ENARX_PROXY"),
             Option("explain", "", "show every check: found, expected, and who says so"),
             Option("json", "", "one JSON document"),

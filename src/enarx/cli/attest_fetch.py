@@ -24,6 +24,7 @@ def fetch_missing(
     amd_url: str | None,
     intel_url: str | None,
     proxy: str | None,
+    timeout_s: float,
 ) -> Fetched:
     """Fetch what evidence needs and neither brings along nor was given.
 
@@ -34,6 +35,7 @@ def fetch_missing(
         amd_url: a mirror of AMD KDS, or None.
         intel_url: a mirror of Intel's PCS, or None.
         proxy: of HTTP, or None.
+        timeout_s: for each thing that is fetched.
 
     Raises:
         PlatformError: the cache cannot be used.
@@ -46,6 +48,7 @@ def fetch_missing(
         client=Client(proxy=proxy),
         amd_url=amd_url or AMD_KDS_URL,
         intel_url=intel_url or INTEL_PCS_URL,
+        max_wait_s=timeout_s,
         say=ui.note,
     )
     return endorsers.fetch_for(recognised, known=known, at=at)

@@ -29,6 +29,7 @@ _MEANINGS = {
     Verdict.UNDECIDED: "Something that would decide it is missing or out of date. This is neither a yes nor a no.",
 }
 _EMULATED_TITLE = "Accepted, and emulated"
+_EMULATED_MEANING = "Every signature and binding holds up to the root of an emulated platform, which the policy accepts in spite of that."
 _HEADINGS = {Concern.AUTHENTICITY: "Is it authentic?", Concern.APPRAISAL: "Is it acceptable?"}
 _MARKS = {
     Outcome.PASSED: "\N{CHECK MARK}",
@@ -52,7 +53,7 @@ dl { display:grid; grid-template-columns:max-content minmax(0,1fr); gap:.3rem 1.
 .chain { display:flex; flex-wrap:wrap; align-items:stretch; row-gap:.6rem; margin:0 0 1rem; padding:0; list-style:none; }
 .chain li { display:flex; align-items:center; min-width:0; }
 .chain span { border:2px solid var(--line); border-radius:.4rem; padding:.45rem .7rem; background:var(--soft); min-width:0; }
-.chain small { font-size:.75rem; } .chain li:first-child span { border-color:var(--passed); }
+.chain small { font-size:.75rem; } .chain .trust span { border-color:var(--passed); } .chain .software span { border-color:var(--undecided); }
 .chain li.end span { border-style:dashed; background:none; }
 .chain li + li::before { content:"signs \\2192"; color:var(--muted); font-size:.8rem; white-space:nowrap; padding:0 .5rem; }
 table { width:100%; border-collapse:collapse; table-layout:fixed; } td, th { text-align:left; vertical-align:top; padding:.5rem .6rem; border-bottom:1px solid var(--line); }
@@ -63,12 +64,12 @@ th { font-weight:600; color:var(--muted); font-size:.85rem; } code { font:.85rem
 .passed .id, .failed .id, .undecided .id { color:var(--tone); } tr.skipped, tr.noted { color:var(--muted); }
 tr.failed { background:color-mix(in srgb,var(--failed) 9%,transparent); } tr.undecided { background:color-mix(in srgb,var(--undecided) 12%,transparent); }
 mark { color:inherit; background:color-mix(in srgb,var(--tone) 28%,transparent); border-radius:.15rem; }
-details { margin-top:2.5rem; } summary { cursor:pointer; font-weight:600; font-size:1.2rem; } .claims td:first-child { width:min(14rem,38%); color:var(--muted); } .claims .claims td { padding-block:.2rem; }
+details { margin-top:2.5rem; } summary { cursor:pointer; font-weight:600; font-size:1.2rem; } .claims td:first-child { width:17rem; color:var(--muted); } .claims .claims td { padding-block:.2rem; }
 @media (max-width:48rem) {
   body { padding:1rem .75rem 3rem; } dl { grid-template-columns:minmax(0,1fr); gap:0; } dd { margin-bottom:.4rem; }
   .chain { flex-direction:column; align-items:stretch; row-gap:0; } .chain li { flex-direction:column; align-items:stretch; }
   .chain li + li::before { content:"signs \\2193"; padding:.15rem .7rem; }
-  .findings thead { display:none; } .findings tr { display:block; position:relative; border-bottom:1px solid var(--line); box-shadow:inset .3rem 0 0 var(--tone); padding:.5rem 0 .5rem 2.4rem; }
+  .claims td:first-child { width:38%; } .findings thead { display:none; } .findings tr { display:block; position:relative; border-bottom:1px solid var(--line); box-shadow:inset .3rem 0 0 var(--tone); padding:.5rem 0 .5rem 2.4rem; }
   .findings td { display:block; border:0; padding:.1rem .25rem; } .findings td:first-child { position:absolute; left:.9rem; top:.5rem; box-shadow:none; }
   .findings td[data-name]::before { content:attr(data-name); display:block; color:var(--muted); font-size:.75rem; }
 }
@@ -94,9 +95,9 @@ def result_page(result: AttestationResult, *, format_name: str, wrappers: tuple[
         subject: what the person calls it, such as the name of a file.
     """
     verdict = result.verdict
-    title, tone = _TITLES[verdict], _TONES[verdict]
+    title, tone, meaning = _TITLES[verdict], _TONES[verdict], _MEANINGS[verdict]
     if result.emulated and verdict is Verdict.ACCEPTED:
-        title, tone = _EMULATED_TITLE, "undecided"
+        title, tone, meaning = _EMULATED_TITLE, "undecided", _EMULATED_MEANING
     return "\n".join(
         [
             "<!doctype html>",
@@ -104,7 +105,7 @@ def result_page(result: AttestationResult, *, format_name: str, wrappers: tuple[
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{title}: {_text(subject)}</title><style>{_STYLE}</style></head><body>",
-            f'<header class="{tone}"><h1>{title}</h1><p>{_MEANINGS[verdict]}</p></header>',
+            f'<header class="{tone}"><h1>{title}</h1><p>{meaning}</p></header>',
             *_emulated(result),
             "<h2>What was judged</h2>",
             _facts(result, format_name, wrappers, subject),
@@ -144,7 +145,8 @@ def _chains(result: AttestationResult) -> Iterator[str]:
         yield "<p>Nothing that came with the evidence reaches a trust anchor.</p>"
     for anchor, *others in result.chains:
         # The last box is what is signed, and no certificate.
-        boxes = [f"<li><span><small>trust anchor</small>{_text(anchor)}</span></li>"]
+        box, what = ("software", "emulated root") if result.emulated else ("trust", "trust anchor")
+        boxes = [f'<li class="{box}"><span><small>{what}</small>{_text(anchor)}</span></li>']
         boxes += [f"<li><span>{_text(name)}</span></li>" for name in others[:-1]]
         boxes += [f'<li class="end"><span>{_text(name)}</span></li>' for name in others[-1:]]
         yield f'<ol class="chain">{"".join(boxes)}</ol>'

@@ -25,6 +25,7 @@ from enarx.wire.strict_json import load_json_untrusted
 
 __all__ = ["inspect_bytes"]
 
+_PCRS = 24
 # Claims do not depend on a time; the verifier wants one.
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,7 +42,7 @@ def inspect_bytes(data: bytes) -> dict[str, object]:
     try:
         return _evidence(data)
     except DecodeError as error:
-        for attempt in (_token, _corim, _endorsements):
+        for attempt in (_token, _corim, _endorsements, _event_log):
             document = _try(attempt, data)
             if document is not None:
                 return document
@@ -101,7 +102,19 @@ def _corim(data: bytes) -> dict[str, object]:
 
 
 def _endorsements(data: bytes) -> dict[str, object]:
-    return {"format": "endorsements", **_described(read_endorsements([("the file", data)]))}
+    described = _described(read_endorsements([("the file", data)]))
+    if not described:
+        raise DecodeError("cannot read endorsements: found none, want at least one")
+    return {"format": "endorsements", **described}
+
+
+def _event_log(data: bytes) -> dict[str, object]:
+    """Decode a log that does not say of itself that it is one, as those of old firmware."""
+    from enarx.abi.event_log import parse_event_log_untrusted
+
+    if int.from_bytes(data[:4], "little") >= _PCRS or not any(data[4:8]):
+        raise DecodeError("cannot decode an event log: found no event of a PCR first, want one")
+    return {"format": "TCG event log", "claims": plain_claims(parse_event_log_untrusted(data).named())}
 
 
 def _described(endorsements: Endorsements) -> dict[str, object]:

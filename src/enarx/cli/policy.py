@@ -128,7 +128,7 @@ def _public_key(path: str) -> PublicKey:
                 key = x509.load_pem_x509_certificate(data).public_key()
             else:
                 key = load_pem_public_key(data)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             key = None
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
         raise DecodeError(f"cannot read {path}: found no public key for ECDSA or Ed25519, want one in PEM")

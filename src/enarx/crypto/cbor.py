@@ -25,9 +25,12 @@ import cbor2
 
 from enarx.errors import DecodeError
 
-__all__ = ["MAX_DEPTH", "Tagged", "decode_untrusted", "encode", "read_tag_untrusted"]
+__all__ = ["MAX_DEPTH", "MAX_ITEMS", "Tagged", "decode_untrusted", "encode", "read_tag_untrusted"]
 
 MAX_DEPTH = 16
+MAX_ITEMS = 1 << 16
+"""How many items there can be within each other and beside each other. It bounds time and memory; what is legitimate has a few hundred."""
+
 _BREAK = 0xFF
 _TOO_LARGE = 1 << 62
 _KEYS = frozenset({int, str, bytes})
@@ -86,11 +89,13 @@ def decode_untrusted(
         tags: those that come out as `Tagged`.
 
     Raises:
-        DecodeError: longer than the limit, nested deeper than `MAX_DEPTH`, not well formed, or not as the rules of this file
-            say. Nothing else, for any input.
+        DecodeError: longer than the limit, nested deeper than `MAX_DEPTH`, more than `MAX_ITEMS`, not well formed, or not as the
+            rules of this file say. Nothing else, for any input.
     """
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode {what}: size: found {len(data)} bytes, want at most {max_bytes}")
+    if len(data) > MAX_ITEMS and _has_too_many_items(data):
+        raise _refusal(what, f"more than {MAX_ITEMS} items", "fewer")
     if not tags:
         try:
             value = cbor2.loads(data, allow_indefinite=False, **_OPTIONS)
@@ -232,6 +237,21 @@ def _size(value: Any) -> int:
 
 def _head_size(argument: int) -> int:
     return 1 if argument < 24 else 2 if argument < 256 else 3 if argument < 65536 else 5 if argument < 1 << 32 else 9
+
+
+def _has_too_many_items(data: bytes) -> bool:
+    """Return whether there are more heads than `MAX_ITEMS`, which is counted from head to head, before anything is made of them."""
+    at, end = 0, len(data)
+    for _ in range(MAX_ITEMS):
+        if at >= end:
+            return False
+        major, info = data[at] >> 5, data[at] & 31
+        at += 1
+        size = 1 << info - 24 if 24 <= info < 28 else 0
+        if major in {2, 3}:
+            at += info if info < 24 else int.from_bytes(data[at : at + size], "big")
+        at += size
+    return at < end
 
 
 def _scan(data: bytes, at: int, what: str, *, indefinite: bool, tags: frozenset[int]) -> int:

@@ -153,11 +153,12 @@ def algorithm_name(algorithm: int | None) -> str:
 
 
 def algorithm_of(key: PublicKey) -> int | None:
-    """Return the only algorithm that a key may be used with, None for a curve that has none here."""
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        known = _ALGORITHMS.get(key.curve.name)
-        return known[0] if known else None
-    return EDDSA
+    """Return the only algorithm that a key may be used with, None for a curve or another kind of key that has none here."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return EDDSA
+    # Keys come from files that people choose: an RSA key, which has no curve, may be among them whatever the type says.
+    known = _ALGORITHMS.get(getattr(getattr(key, "curve", None), "name", ""))
+    return known[0] if known else None
 
 
 def verifies(message: Sign1, key: PublicKey, *, external_aad: bytes = b"") -> bool:

@@ -107,7 +107,7 @@ def load_certificates(pem: bytes, *, path: str) -> tuple[x509.Certificate, ...]:
     _require_size(pem, path)
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ConfigError(
             f"loading certificates failed: {path}: found no well-formed chain, want PEM CERTIFICATE blocks", path=path
         ) from error

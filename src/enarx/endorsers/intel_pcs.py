@@ -251,7 +251,7 @@ def _crl_der(body: bytes) -> bytes:
     if b"-----BEGIN X509 CRL-----" in body[:256]:
         try:
             return x509.load_pem_x509_crl(body).public_bytes(Encoding.DER)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, x509.InvalidVersion) as error:
             raise DecodeError(f"found {error}, want a CRL in PEM") from error
     try:
         return binascii.unhexlify(body.strip())

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from enarx.rats.expectations import Expectation
 
@@ -29,3 +30,5 @@ class AppraisalPolicy:
     tees: frozenset[str]
     insecure_emulated_roots: frozenset[bytes] = frozenset()
     insecure_vtpm_aks: frozenset[bytes] = frozenset()
+    plans: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What the verifier worked out of it, by section; nobody else's business."""

@@ -82,12 +82,13 @@ class AttestationResult:
     def verdict(self) -> Verdict:
         """The answer: a forgery is said before a doubt, and a doubt before a dislike."""
         undecided = refused = False
-        for finding in self.findings:
-            if finding.outcome is Outcome.FAILED:
-                if finding.check.concern is Concern.AUTHENTICITY:
+        failed, doubted, authenticity = Outcome.FAILED, Outcome.UNDECIDED, Concern.AUTHENTICITY
+        for check, outcome, _, _, _, _ in self.findings:
+            if outcome is failed:
+                if check.concern is authenticity:
                     return Verdict.NOT_AUTHENTIC
                 refused = True
-            elif finding.outcome is Outcome.UNDECIDED:
+            elif outcome is doubted:
                 undecided = True
         if undecided:
             return Verdict.UNDECIDED

@@ -22,6 +22,7 @@ Source: RFC 9334.
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, NamedTuple
 
 from enarx.errors import UsageError
@@ -52,6 +53,12 @@ __all__ = [
 KEY_BOUND = Check(
     "wrapper.key", "the evidence binds the key it came with", Concern.AUTHENTICITY, "enarx/steward, crates/attestation"
 )
+KEY_HELD = Check(
+    "wrapper.signature",
+    "the request is signed with the key it asks a certificate for",
+    Concern.AUTHENTICITY,
+    "RFC 2986 4.2",
+)
 TEE_ACCEPTED = Check("policy.tee", "the policy accepts this kind of TEE", Concern.APPRAISAL, "RFC 9334 8.5")
 
 
@@ -74,14 +81,14 @@ def verify_evidence(
         policy: None applies `baseline_policy()`: authentic, not debuggable, and nothing said about what runs.
         anchors: None are the pinned roots of the vendors.
         cache: remembers chains and collateral between calls.
-        report_data: the freshness value that the evidence must carry, or None.
+        report_data: the freshness value that the evidence must carry, at least one byte, or None.
 
     Returns:
         The result, whatever the verdict; `result.require()` raises for any but acceptance.
 
     Raises:
         DecodeError: the evidence, or an endorsement, is not well formed or of no known format.
-        UsageError: `at` is naive.
+        UsageError: `at` is naive, or `report_data` empty.
     """
     recognised = evidence if isinstance(evidence, Recognised) else recognise(evidence)
     setting = _make_setting(at, policy, anchors, cache, report_data)
@@ -164,8 +171,19 @@ def _make_setting(
     cache: TrustCache | None,
     report_data: bytes | None,
 ) -> Setting:
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         raise UsageError("cannot judge evidence: at: found a naive time, want an aware one")
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(
+            f"cannot judge evidence: at: found {at.isoformat()}, want a time of the years 1 to 9999 in UTC"
+        ) from None
+    if report_data == b"":
+        # Padded, it would be what evidence without any challenge carries.
+        raise UsageError(
+            "cannot judge evidence: report_data: found no byte, want at least one, or None to expect nothing"
+        )
     anchors = anchors if anchors is not None else pinned_anchors()
     if policy is not None and (policy.insecure_emulated_roots or policy.insecure_vtpm_aks):
         anchors = anchors.extended(emulated=policy.insecure_emulated_roots, tpm_aks=policy.insecure_vtpm_aks)
@@ -186,6 +204,14 @@ def _examine(recognised: Recognised, endorsements: Endorsements | None, setting:
             found=binding.found,
             source=f"the key of the {recognised.wrappers[0]}",
         )
+        if binding.is_signed is not None:
+            ledger.require(
+                KEY_HELD,
+                binding.is_signed,
+                expected="a signature of its own key",
+                found="one that this key made" if binding.is_signed else "one that this key did not make",
+                source="the request",
+            )
     return examined
 
 

@@ -84,7 +84,7 @@ def _examine(token: CcaToken, _endorsements: Endorsements, setting: Setting, led
         found=realm.profile,
         source=_SPEC,
     )
-    _check_realm(ledger, token)
+    _check_realm(ledger, token, setting)
     algorithm = _HASHES.get(realm.public_key_hash_algorithm)
     digest = algorithm(realm.public_key).digest() if algorithm else None
     ledger.require(
@@ -131,9 +131,9 @@ def _check_platform(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
     ledger.chains.append(("CPAK", "the platform token", "RAK", "the realm token"))
 
 
-def _check_realm(ledger: Ledger, token: CcaToken) -> None:
+def _check_realm(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
     realm, message = token.realm, token.realm_message
-    key = _load_rak(token)
+    key = setting.cache.remember(("cca.rak", realm.profile, realm.public_key), lambda: _load_rak(token))
     ledger.require(
         _REALM_KEY,
         not isinstance(key, str),

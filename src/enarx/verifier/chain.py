@@ -9,7 +9,8 @@ Source: RFC 5280.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -27,10 +28,13 @@ from enarx.crypto.certificates import (
     unknown_critical_extensions,
 )
 from enarx.errors import DecodeError, VerificationError
-from enarx.rats import Check, Concern
+from enarx.rats import Check, Concern, Finding
 from enarx.verifier.ledger import Ledger, Setting
 
 __all__ = ["Chain", "ChainChecks", "check_crl", "make_chain_checks", "verify_chain"]
+
+# How far a broken chain is followed to say where it breaks. Candidates can be many, and each step looks at all of them.
+_MAX_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,16 +147,12 @@ def verify_chain(
             )
         return failure
 
-    found: list[Chain | str] = []
-
-    def find_once() -> Chain | str:
-        found.append(find())
-        return found[0]
-
-    chain = setting.cache.remember(("chain", leaf, candidates, roots), find_once)
-    if not found and (isinstance(chain, str) or not chain.not_before <= setting.at <= chain.not_after):
-        # It was found for another time; at this one there may be another path.
-        chain = find()
+    # At another time there may be another path.
+    chain = setting.cache.remember(
+        ("chain", leaf, candidates, roots),
+        find,
+        holds=lambda known: not isinstance(known, str) and known.not_before <= setting.at <= known.not_after,
+    )
     if isinstance(chain, str):
         ledger.require(
             checks.anchor, passed=False, expected="a path to a trust anchor", found=chain, source="signatures"
@@ -187,7 +187,7 @@ def _why(
 ) -> str | None:
     """Say where a chain breaks, for the person who has to mend it."""
     current, seen = leaf, {leaf}
-    while True:
+    for _ in range(_MAX_STEPS):
         if any(current == root for root in roots):
             return None
         for issuer in (*roots, *others):
@@ -202,6 +202,7 @@ def _why(
             return f"found a signature on {name_of(current)} that {name_of(issuer)} did not make"
         seen.add(issuer)
         current = issuer
+    return None
 
 
 def check_crl(
@@ -213,6 +214,7 @@ def check_crl(
     setting: Setting,
     *,
     anchor: str | None = None,
+    key: Hashable = None,
 ) -> None:
     """Record whether certificates of one issuer are revoked.
 
@@ -225,10 +227,36 @@ def check_crl(
         subjects: the certificates to look up.
         setting: for the time and the cache.
         anchor: as in `Finding`.
+        key: what the answer depends on besides the time, by value; with it, a list that names none of them is remembered for as long
+            as it lasts. None remembers nothing.
 
     Raises:
         DecodeError: the list is not well formed.
     """
+
+    def look_up() -> tuple[Finding, datetime, datetime | None]:
+        found, since = Ledger(), load_crl_untrusted(crl_der or b"").last_update_utc
+        _look_up(found, check, crl_der, issuer, subjects, replace(setting, at=since), anchor)
+        return found.findings[0], since, found.valid_until
+
+    if crl_der is not None and key is not None:
+        finding, since, until = setting.cache.remember(key, look_up)
+        if until is not None and since <= setting.at <= until:
+            ledger.findings.append(finding)
+            ledger.limit(until)
+            return
+    _look_up(ledger, check, crl_der, issuer, subjects, setting, anchor)
+
+
+def _look_up(
+    ledger: Ledger,
+    check: Check,
+    crl_der: bytes | None,
+    issuer: x509.Certificate,
+    subjects: tuple[x509.Certificate, ...],
+    setting: Setting,
+    anchor: str | None,
+) -> None:
     who = name_of(issuer)
     wanted = f"a current list of {who} without {', '.join(name_of(each) for each in subjects)}"
     if crl_der is None:

@@ -182,7 +182,12 @@ def load_collateral(found: IntelCollateral, checks: CollateralChecks, setting: S
             signed=all(finding.outcome == "passed" for finding in timeless),
         )
 
-    return setting.cache.remember(("intel collateral", checks.tcb_info_window.id, found, roots), load)
+    def holds(known: Collateral) -> bool:
+        return len(known.chains) == 2 and all(
+            chain.not_before <= setting.at <= chain.not_after for _, chain in known.chains
+        )
+
+    return setting.cache.remember(("intel collateral", checks.tcb_info_window.id, found, roots), load, holds=holds)
 
 
 def p256_key_of(certificate: x509.Certificate) -> EllipticCurvePublicKey | None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -33,7 +32,6 @@ from enarx.abi.quote import CERTIFICATION_PCK_CHAIN, EnclaveReport, QuoteSignatu
 from enarx.crypto.certificates import (
     fingerprint,
     load_certificate_untrusted,
-    load_crl_untrusted,
     load_pem_chain_untrusted,
     name_of,
 )
@@ -308,10 +306,15 @@ def _find_pck(
 ) -> _Pck | None:
     embedded = signature.certification_data if signature.certification_type == CERTIFICATION_PCK_CHAIN else None
     beside, roots = endorsements.certificates, setting.anchors.intel
+
+    def holds(known: _Pck) -> bool:
+        return known.chain is not None and known.chain.not_before <= setting.at <= known.chain.not_after
+
     if embedded is not None:
         return setting.cache.remember(
             ("pck", checks.pck_present.id, embedded, beside, roots),
             lambda: _load_pck(_split_pem(embedded), None, beside, checks, setting),
+            holds=holds,
         )
     # Nothing in the quote says which of several PCK certificates is its own: the one that signed it is.
     leaves = [der for der in beside if _has_extension(load_certificate_untrusted(der))][:_MAX_PCK_CANDIDATES]
@@ -320,6 +323,7 @@ def _find_pck(
         pck = setting.cache.remember(
             ("pck", checks.pck_present.id, leaf, beside, roots),
             lambda leaf=leaf: _load_pck((), leaf, beside, checks, setting),  # type: ignore[misc]
+            holds=holds,
         )
         if pck.key is not None and verify_p256(pck.key, signature.qe_report_signature, signature.qe_report):
             return pck
@@ -587,33 +591,7 @@ def _record_revocation(pck: _Pck, collateral: Collateral, checks: DcapChecks, se
     ):
         # Certificates are long to compare; their bytes, which the two records hold, are the same objects each time.
         key = ("revocation", check.id, crl, pck.ders, collateral.signers)
-        _record_list(key, check, crl, signer, subjects, pck.chain.anchor, setting, ledger)
-
-
-def _record_list(
-    key: tuple[object, ...],
-    check: Check,
-    crl: bytes | None,
-    issuer: x509.Certificate,
-    subjects: tuple[x509.Certificate, ...],
-    anchor: str,
-    setting: Setting,
-    ledger: Ledger,
-) -> None:
-    """Do what `check_crl` does, and remember what a list says for as long as it says it."""
-
-    def look_up() -> tuple[Finding, datetime, datetime | None]:
-        found, since = Ledger(), load_crl_untrusted(crl or b"").last_update_utc
-        check_crl(found, check, crl, issuer, subjects, replace(setting, at=since), anchor=anchor)
-        return found.findings[0], since, found.valid_until
-
-    if crl is not None:
-        finding, since, until = setting.cache.remember(key, look_up)
-        if until is not None and since <= setting.at <= until:
-            ledger.findings.append(finding)
-            ledger.limit(until)
-            return
-    check_crl(ledger, check, crl, issuer, subjects, setting, anchor=anchor)
+        check_crl(ledger, check, crl, signer, subjects, setting, anchor=pck.chain.anchor, key=key)
 
 
 def _record_qe(

@@ -7,7 +7,9 @@ files or as one JSON bundle of hex and PEM, TCG event logs, and JSON objects who
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
@@ -23,6 +25,7 @@ __all__ = ["MAX_ENDORSEMENT_BYTES", "read_endorsements"]
 
 MAX_ENDORSEMENT_BYTES = 8 << 20
 _MAX_DEPTH = 4
+_MAX_COLLATERAL_SETS = 256
 _TCB_SIGNER = "Intel SGX TCB Signing"
 _INTEL_ROOT = "Intel SGX Root CA"
 _EVENT_LOG_SIGNATURE = b"Spec ID Event0"
@@ -87,7 +90,7 @@ class _Gathered:
         if b"BEGIN X509 CRL" in data:
             try:
                 crl = x509.load_pem_x509_crl(data)
-            except ValueError as error:
+            except (ValueError, x509.InvalidVersion) as error:
                 raise DecodeError(f"cannot decode a CRL: found {error}, want a CRL in PEM") from error
             self.crls.append(crl.public_bytes(Encoding.DER))
         if b"BEGIN CERTIFICATE" not in data and b"BEGIN X509 CRL" not in data:
@@ -128,9 +131,9 @@ class _Gathered:
         if isinstance(value, dict) and "tcb_info" in value and "qe_identity" in value:
             self.intel.append(read_collateral_bundle(value))
         elif isinstance(value, dict) and "tcbInfo" in value:
-            self.tcb_infos.append(raw)
+            self.tcb_infos.append(raw or write_compact(value))
         elif isinstance(value, dict) and "enclaveIdentity" in value:
-            self.qe_identities.append(raw)
+            self.qe_identities.append(raw or write_compact(value))
         elif isinstance(value, dict | list) and depth:
             for item in value.values() if isinstance(value, dict) else value:
                 self._take_json_item(item, depth - 1)
@@ -162,13 +165,22 @@ class _Gathered:
         signers = tuple(der for name, der in named if name == _TCB_SIGNER)
         others = tuple(der for name, der in named if name != _TCB_SIGNER)
         root_crl, pck_crls = b"", []
-        for der in dict.fromkeys(self.crls):
-            issuer = load_crl_untrusted(der).issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        # Of several lists of the root, the newest is the one that counts.
+        crls = sorted(((load_crl_untrusted(der), der) for der in dict.fromkeys(self.crls)), key=_last_update)
+        for crl, der in crls:
+            issuer = crl.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
             name = str(issuer[-1].value) if issuer else ""
             if name == _INTEL_ROOT:
                 root_crl = der
             elif "PCK" in name:
                 pck_crls.append(der)
+        sets = len(self.tcb_infos) * len(self.qe_identities) * max(1, len(pck_crls))
+        if sets > _MAX_COLLATERAL_SETS:
+            raise DecodeError(
+                f"found {len(self.tcb_infos)} TCB infos, {len(self.qe_identities)} QE identities and {len(pck_crls)} PCK CRLs, which"
+                f" are {sets} sets of collateral, want at most {_MAX_COLLATERAL_SETS}",
+                hint="pass those of the platform at hand",
+            )
         return [
             IntelCollateral(
                 tcb_info=tcb_info,
@@ -183,6 +195,15 @@ class _Gathered:
             for qe_identity in self.qe_identities
             for pck_crl in pck_crls or [b""]
         ]
+
+
+def _last_update(loaded: tuple[x509.CertificateRevocationList, bytes]) -> datetime:
+    return loaded[0].last_update_utc
+
+
+def write_compact(value: Any) -> bytes:
+    """Return JSON without spaces: of a document that was decoded within another one, the form that Intel signed."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def read_collateral_bundle(bundle: dict[str, Any]) -> IntelCollateral:
@@ -209,7 +230,7 @@ def read_collateral_bundle(bundle: dict[str, Any]) -> IntelCollateral:
         if value.lstrip().startswith(b"-----BEGIN"):
             try:
                 return x509.load_pem_x509_crl(value).public_bytes(Encoding.DER)
-            except ValueError as error:
+            except (ValueError, x509.InvalidVersion) as error:
                 raise DecodeError(f"cannot decode the collateral bundle: {name}: found {error}, want a CRL") from error
         decoded = decode_text(value)
         if decoded is None:

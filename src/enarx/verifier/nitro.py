@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from enarx.abi.nitro import DIGEST_BYTES, NitroDocument
 from enarx.crypto.certificates import (
-    issued_directly,
+    Issuer,
     load_certificate_untrusted,
     load_crl_untrusted,
     name_of,
@@ -110,7 +110,7 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
 
     def look() -> _Leaf | str:
         try:
-            return _look_at(document.certificate, None if isinstance(bundle, str) else bundle[-1])
+            return _look_at(document.certificate, None if isinstance(bundle, str) else bundle)
         except DecodeError as error:
             return str(error)
 
@@ -138,15 +138,16 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
     return Examined(parts=(Part("nitro", claims),), tee="nitro")
 
 
-def _load_bundle(certificates: tuple[bytes, ...]) -> tuple[x509.Certificate, ...] | str:
-    """Return the certificates, or what is wrong with the first that is not well formed."""
+def _load_bundle(certificates: tuple[bytes, ...]) -> Issuer | str:
+    """Return who issued the document's certificate, or what is wrong with the first certificate that is not well formed."""
     try:
-        return tuple(load_certificate_untrusted(der) for der in certificates)
+        loaded = [load_certificate_untrusted(der) for der in certificates]
     except DecodeError as error:
         return str(error)
+    return Issuer(loaded[-1])
 
 
-def _look_at(der: bytes, issuer: x509.Certificate | None) -> _Leaf:
+def _look_at(der: bytes, issuer: Issuer | None) -> _Leaf:
     certificate = load_certificate_untrusted(der)
     try:
         key = certificate.public_key()
@@ -154,7 +155,7 @@ def _look_at(der: bytes, issuer: x509.Certificate | None) -> _Leaf:
         raise DecodeError(f"cannot decode a certificate: key: found {error}, want one on P-384") from error
     return _Leaf(
         key=key,
-        is_issued=issuer is not None and issued_directly(certificate, issuer),
+        is_issued=issuer is not None and issuer.issued(certificate),
         not_before=not_before_of(certificate),
         not_after=not_after_of(certificate),
         unknown=unknown_critical_extensions(certificate),
@@ -269,10 +270,10 @@ def _check_document(ledger: Ledger, document: NitroDocument, leaf: _Leaf) -> Non
         signed_at = _EPOCH + timedelta(milliseconds=document.timestamp_ms)
     except OverflowError:
         signed_at = datetime.max.replace(tzinfo=UTC)
-    # The certificate's times are whole seconds; the last of them belongs to it.
+    # The certificate's times are whole seconds; the last of them belongs to it. No second follows that of the year 9999.
     ledger.require(
         _TIMESTAMP,
-        leaf.not_before <= signed_at < leaf.not_after + timedelta(seconds=1),
+        leaf.not_before <= signed_at and signed_at - timedelta(seconds=1) < leaf.not_after,
         expected=(leaf.not_before, leaf.not_after),
         found=signed_at,
         source="the certificate",

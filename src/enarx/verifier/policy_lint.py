@@ -192,9 +192,10 @@ def _lint_section(section: str, policy: AppraisalPolicy, rules: tuple[Rule, ...]
     identified = any(rule in needed or rule.key in OF_WHOEVER_SIGNED for rule in checked)
     if needed and not identified:
         keys = ", ".join(rule.key for rule in needed)
-        yield Remark(
-            Level.WARNING, section, f"found no value for any of {keys}, want one: nothing here says what has to run"
-        )
+        why = "nothing here says what has to run"
+        if "azure" in policy.tees and section in {"snp", "tdx"}:
+            why = "any guest can claim to be Azure's paravisor, and its virtual TPM then says what it likes in [azure]"
+        yield Remark(Level.WARNING, section, f"found no value for any of {keys}, want one: {why}")
     for rule in rules:
         if isinstance(rule.grammar, Freshness) and rule not in checked:
             yield Remark(

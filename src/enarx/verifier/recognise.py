@@ -23,6 +23,8 @@ from enarx.verifier.text_encodings import decode_text
 __all__ = ["Binding", "Recognised", "recognise"]
 
 _MAX_WRAPPERS = 4
+# Of what evidence brings along; what a caller has of his own is his affair.
+_MAX_ENDORSEMENTS = {"certificates": 256, "crls": 32, "intel": 16, "event_logs": 8}
 _SNP_REPORT_BYTES = 1184
 _SNP_VERSIONS = range(1, 9)
 # The kernel's answer to SNP_GET_REPORT: status, size, 24 reserved bytes, the report.
@@ -34,7 +36,12 @@ _COSE_STARTS = (b"\xd2\x84", b"\x84\x44\xa1\x01\x38")
 # A SEQUENCE with its length in two or three bytes; in text, a zero digit is the same byte.
 _DER_STARTS = (b"\x30\x82", b"\x30\x83")
 _CCA_TAGS = (b"\xd9\x01\x8f", b"\xd9\x03\x8b")
+# The original's arc of object identifiers, 1.3.6.1.4.1.58270.1, in DER.
+_ENARX_ARC = bytes.fromhex("2b0601040183c71e01")
+_PEM_STARTS = (b"-----BEGIN CERTIFICATE", b"-----BEGIN NEW CERTIFICATE")
 _PROTOBUF_BYTES = b"\x0a"
+# Major types of CBOR: an array, a map, a tag.
+_CBOR_COLLECTIONS = {4, 5, 6}
 
 # Names under which tools print evidence in JSON, and endorsements beside it.
 _EVIDENCE_NAMES = frozenset(
@@ -51,10 +58,12 @@ class Binding(NamedTuple):
     Args:
         expected: the digest of the key, padded with zeros as the attester padded it.
         found: the evidence's report data.
+        is_signed: whether the wrapper is signed with that key, or None where that is another's to do: a certificate's issuer.
     """
 
     expected: bytes
     found: bytes
+    is_signed: bool | None = None
 
 
 class Recognised(NamedTuple):
@@ -83,15 +92,26 @@ def recognise(evidence: Evidence) -> Recognised:
     Raises:
         DecodeError: of no known format, or not well formed.
     """
-    return _recognise(evidence.data, _MAX_WRAPPERS)
+    try:
+        recognised = _recognise(evidence.data, _MAX_WRAPPERS)
+    except DecodeError as error:
+        error.hint = error.hint or _KNOWN
+        raise
+    for what, most in _MAX_ENDORSEMENTS.items():
+        found = len(getattr(recognised.endorsements, what))
+        if found > most:
+            raise DecodeError(f"cannot decode the evidence: {what} beside it: found {found}, want at most {most}")
+    return recognised
 
 
 def _recognise(data: bytes, depth: int) -> Recognised:
     if depth < 0:
-        raise DecodeError(f"cannot decode the evidence: wrappers: found more than {_MAX_WRAPPERS}, want fewer")
+        raise _too_deep()
+    if not data:
+        raise _unknown()
     if len(data) >= 8:
         version = int.from_bytes(data[:4], "little")
-        if version in _SNP_VERSIONS and len(data) >= _SNP_REPORT_BYTES:
+        if version in _SNP_VERSIONS:
             return _snp(data)
         if data.startswith(_SNP_RESPONSE_HEADER):
             return _unwrapped("sev-guest response", _recognise(_cut_zeros(data[32:], _SNP_REPORT_BYTES), depth - 1))
@@ -103,11 +123,11 @@ def _recognise(data: bytes, depth: int) -> Recognised:
         return _cca(data)
     if data.startswith(_COSE_STARTS):
         return _nitro(data)
-    if data.startswith(_DER_STARTS) or b"-----BEGIN" in data[:64]:
+    if data.startswith(_DER_STARTS) or data.lstrip().startswith(_PEM_STARTS):
         return _certificate_request(data, depth)
     if data.lstrip()[:1] in {b"{", b"["}:
         return _json(data, depth)
-    if data[:1] and data[0] >> 5 in {4, 5, 6}:
+    if data[0] >> 5 in _CBOR_COLLECTIONS:
         return _cmw(data, depth)
     decoded = decode_text(data)
     if decoded is not None:
@@ -118,11 +138,17 @@ def _recognise(data: bytes, depth: int) -> Recognised:
 
 
 def _unknown() -> DecodeError:
-    return DecodeError(
-        "cannot decode the evidence: format: found none that is known",
-        hint="known are SEV-SNP reports, SGX and TDX quotes, Nitro documents, CCA tokens, TPM quotes and Azure's bundles, raw,"
-        " in hex or base64, in JSON, CMW or a certificate request; an encrypted file has to be decrypted first",
-    )
+    return DecodeError("cannot decode the evidence: format: found none that is known", hint=_KNOWN)
+
+
+_KNOWN = (
+    "known are SEV-SNP reports, SGX and TDX quotes, Nitro documents, CCA tokens, TPM quotes and Azure's bundles, raw, in hex or"
+    " base64, in JSON, CMW or a certificate request, and whole; an encrypted file has to be decrypted first"
+)
+
+
+def _too_deep() -> DecodeError:
+    return DecodeError(f"cannot decode the evidence: wrappers: found more than {_MAX_WRAPPERS}, want fewer")
 
 
 def _unwrapped(wrapper: str, inner: Recognised, endorsements: Endorsements | None = None) -> Recognised:
@@ -221,10 +247,15 @@ def _cmw(data: bytes, depth: int) -> Recognised:
 
 def _certificate_request(data: bytes, depth: int) -> Recognised:
     """Take the original's evidence out of a certificate request or a certificate; it binds the key that is certified."""
-    from enarx.abi.enarx_csr import parse_certificate_untrusted, parse_csr_untrusted
+    from enarx.abi.enarx_csr import is_request_signed, parse_certificate_untrusted, parse_csr_untrusted
     from enarx.verifier.endorsement_files import split_certificates
 
     certificates = split_certificates(data)
+    if certificates and _ENARX_ARC not in certificates[-1]:
+        raise DecodeError(
+            "cannot decode the evidence: format: found a certificate, which is no evidence",
+            hint="pass what the TEE made, and this with --endorsements; enarx attest inspect shows what it says",
+        )
     carrier = parse_certificate_untrusted(certificates[-1]) if certificates else parse_csr_untrusted(data)
     if carrier.kind == "kvm":
         raise DecodeError(
@@ -236,7 +267,11 @@ def _certificate_request(data: bytes, depth: int) -> Recognised:
         raise DecodeError(f"cannot decode the evidence: certificate request: found {inner.format}, want {carrier.kind}")
     digest = hashlib.sha256 if carrier.kind == "sgx" else hashlib.sha384
     report = inner.parsed.quote.report if carrier.kind == "sgx" else inner.parsed.report
-    binding = Binding(expected=digest(carrier.public_key).digest().ljust(64, b"\0"), found=report.report_data)
+    binding = Binding(
+        expected=digest(carrier.public_key).digest().ljust(64, b"\0"),
+        found=report.report_data,
+        is_signed=None if certificates else is_request_signed(data),
+    )
     known = Endorsements(certificates=carrier.certificates, crls=tuple(crl for _, crl in carrier.crls))
     wrapper = "certificate" if certificates else "certificate request"
     return _unwrapped(f"Enarx {wrapper}", inner._replace(binding=binding), known)
@@ -246,7 +281,7 @@ def _json(data: bytes, depth: int) -> Recognised:
     from enarx.wire.strict_json import load_json_untrusted
 
     value = load_json_untrusted(data, what="evidence", max_bytes=MAX_EVIDENCE_BYTES)
-    if not isinstance(value, dict) or "__cmwc_t" in value:
+    if not isinstance(value, dict) or _is_cmw_collection(value):
         return _cmw(data, depth)
     from enarx.abi.tpm_bundle import (
         is_azure_bundle,
@@ -264,18 +299,28 @@ def _json(data: bytes, depth: int) -> Recognised:
     return _bundle(value, depth)
 
 
+def _is_cmw_collection(value: dict[str, Any]) -> bool:
+    """Return whether an object says that it is a collection, or has nothing but CMWs: records `[type, value, ...]` and collections."""
+    if "__cmwc_t" in value:
+        return True
+    records = [
+        item for item in value.values() if isinstance(item, list) and len(item) in {2, 3} and isinstance(item[1], str)
+    ]
+    return bool(records) and all(item in records or isinstance(item, dict) for item in value.values())
+
+
 def _bundle(value: dict[str, Any], depth: int) -> Recognised:
     """Take the one piece of evidence out of an object, and whatever else is in it as endorsements."""
-    named = {name: _bytes_of(item) for name, item in value.items() if _plain(name) in _EVIDENCE_NAMES}
-    found = {name: item for name, item in named.items() if item is not None}
-    if len(found) != 1:
-        inner = [item for name, item in value.items() if _plain(name) in _EVIDENCE_NAMES and isinstance(item, dict)]
-        if not found and len(inner) == 1:
-            return _unwrapped("JSON", _bundle(inner[0], depth - 1) if depth else _recognise(b"", -1))
-        if not found and "report" not in value and isinstance(value.get("quote"), dict):
-            raise _unknown()
+    if depth < 0:
+        raise _too_deep()
+    named = {name: item for name, item in value.items() if _plain(name) in _EVIDENCE_NAMES}
+    found = {name: content for name, item in named.items() if (content := _bytes_of(item)) is not None}
+    inner = [item for item in named.values() if isinstance(item, dict)]
+    if len(inner) == 1 and not found:
+        return _unwrapped("JSON", _bundle(inner[0], depth - 1))
+    if len(found) != 1 or inner:
         raise DecodeError(
-            f"cannot decode the evidence: JSON: found {len(found)} members that are evidence, want one",
+            f"cannot decode the evidence: JSON: found {len(found) + len(inner)} members that are evidence, want one",
             hint=f"evidence is named {', '.join(sorted(_EVIDENCE_NAMES))}, in hex or base64",
         )
     ((name, content),) = found.items()
@@ -285,18 +330,16 @@ def _bundle(value: dict[str, Any], depth: int) -> Recognised:
 
 def _endorsements_of(value: dict[str, Any], evidence_name: str) -> Endorsements:
     """Read what stands beside the evidence, where it is an endorsement; other members are the tool's own affairs."""
-    import json
-
-    from enarx.verifier.endorsement_files import read_endorsements
+    from enarx.verifier.endorsement_files import read_endorsements, write_compact
 
     gathered = Endorsements()
     beside = {name: item for name, item in value.items() if name != evidence_name}
     candidates: list[tuple[str, bytes]] = []
     if {"tcb_info", "qe_identity"} <= beside.keys():
-        candidates.append(("collateral", json.dumps(beside).encode()))
+        candidates.append(("collateral", write_compact(beside)))
     else:
         for name, item in beside.items():
-            content = json.dumps(item).encode() if isinstance(item, dict) else _bytes_of(item)
+            content = write_compact(item) if isinstance(item, dict) else _bytes_of(item)
             if content and len(content) > 64:
                 candidates.append((name, content))
     for candidate in candidates:

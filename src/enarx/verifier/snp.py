@@ -240,6 +240,7 @@ class _Chain(NamedTuple):
         not_after: when the first of them ends.
         ask: None where no issuer was found; so is `ark`.
         anchor: as findings name it; None where the chain ends nowhere.
+        ders: of those two.
         names: of the certificates, the trust anchor's first; empty where the chain ends nowhere.
         emulated: whether the anchor is an emulated platform's.
     """
@@ -253,6 +254,7 @@ class _Chain(NamedTuple):
     not_after: datetime
     ask: x509.Certificate | None
     ark: x509.Certificate | None
+    ders: tuple[bytes, ...]
     anchor: str | None
     names: tuple[str, ...]
     emulated: bool
@@ -286,7 +288,7 @@ def _examine(parsed: SnpEvidence, endorsements: Endorsements, setting: Setting, 
             )
         claims = SnpClaims(report, report.product, None, None, None, entries, Outcome.UNDECIDED)
         return Examined((Part("snp", claims),), "snp")
-    chain = _choose_chain(known.chains, report)
+    chain = _choose_chain(known.chains, report, setting.at)
     findings.extend(chain.findings)
     anchor, at = chain.anchor, setting.at
     for check, not_before, not_after in chain.periods:
@@ -295,7 +297,7 @@ def _examine(parsed: SnpEvidence, endorsements: Endorsements, setting: Setting, 
     ledger.limit(chain.not_after)
     signed = _judge_signature(report, chain, ledger)
     if chain.names:
-        ledger.chains.append((*chain.names, "the report") if signed else chain.names)
+        ledger.chains.append((*chain.names, "the report" if signed else "not this report"))
     _judge_fit(report, chain.vek, ledger)
     revocation = _judge_revocation(crls, chain, setting, ledger)
     product = report.product
@@ -391,7 +393,8 @@ def _judge_revocation(crls: tuple[bytes, ...], chain: _Chain, setting: Setting, 
         return Outcome.UNDECIDED
     trial = Ledger()
     for crl in mine:
-        check_crl(trial, _REVOKED, crl, ark, (ask, ark), setting, anchor=chain.anchor)
+        key = ("snp.revocation", crl, chain.ders)
+        check_crl(trial, _REVOKED, crl, ark, (ask, ark), setting, anchor=chain.anchor, key=key)
     finding = min(trial.findings, key=lambda finding: _WEIGHT[finding.outcome])
     ledger.findings.append(finding)
     if finding.outcome is not _PASSED:
@@ -414,17 +417,22 @@ def _is_masked(report: SnpReport) -> bool:
     return report.chip_id == _NO_CHIP_ID
 
 
-def _choose_chain(chains: tuple[_Chain, ...], report: SnpReport) -> _Chain:
-    """Return the chain whose VEK fits the report best; a store has one for each chip and TCB version."""
+def _choose_chain(chains: tuple[_Chain, ...], report: SnpReport, at: datetime) -> _Chain:
+    """Return the chain whose VEK fits the report best; a store has one for each chip and TCB version.
+
+    Of several that fit equally, a renewed VEK's or a lookalike's, one that holds now is better: what else came along cannot spoil it.
+    """
     if len(chains) == 1:
         return chains[0]
 
-    def fit(chain: _Chain) -> tuple[bool, bool, bool]:
+    def fit(chain: _Chain) -> tuple[bool, bool, bool, bool, bool]:
         vek = chain.vek
         return (
             vek.kind == report.signing_key,
             vek.chip_id is None or vek.chip_id == report.chip_id,
             vek.tcb == report.reported_tcb,
+            bool(chain.names),
+            chain.dates[0] <= at <= chain.dates[1],
         )
 
     return max(chains, key=fit)
@@ -447,8 +455,8 @@ def _load_chains(
         raise DecodeError(f"cannot decode AMD's certificates: found {len(ours)}, want at most {_MAX_CERTIFICATES}")
     loaded = {der: _load(der, cache) for der in ours}
     anchors = {der: _load(der, cache) for der in roots}
-    software = {der for der in ours if bytes.fromhex(fingerprint(der)) in emulated and der not in anchors}
-    anchors |= {der: loaded[der] for der in software}
+    software = {der for der in (*ours, *roots) if bytes.fromhex(fingerprint(der)) in emulated}
+    anchors |= {der: loaded[der] for der in software if der not in anchors}
     veks = [certificate for certificate in loaded.values() if _is_vek(certificate)]
     authorities = [certificate for certificate in loaded.values() if not _is_vek(certificate)]
     trusted = tuple(anchors.values())
@@ -532,6 +540,7 @@ def _walk(
         not_after=min(not_after for _, _, not_after in periods),
         ask=ask,
         ark=ark if ark_signed else None,
+        ders=tuple(each.public_bytes(Encoding.DER) for each in path[1:]),
         anchor=anchor,
         names=tuple(name_of(each) for each in reversed(path)) if pinned and ask_signed else (),
         emulated=pinned and ark in software,

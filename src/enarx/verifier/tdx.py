@@ -35,6 +35,13 @@ _CURRENT_LEVEL = Check(
     "tdx.tcb.current_level", "Intel has TCB levels for what runs now", Concern.AUTHENTICITY, "Intel PCS API 4"
 )
 
+_EVENT_LOG = Check(
+    "tdx.event_log.replay",
+    "the event logs that came along replay to the RTMRs",
+    Concern.AUTHENTICITY,
+    "TCG PFP 1.06 10.2; UEFI 2.10 section 38",
+)
+
 _NO_SERVICE_TD = bytes(48)
 _DIGEST = Digests(48)
 _UNUSED = '["' + "00" * 48 + '"]'
@@ -96,12 +103,25 @@ def _examine(parsed: TdxEvidence, endorsements: Endorsements, setting: Setting, 
     standing = examine_quote(quote, "TDX", _CHECKS, endorsements, setting, ledger)
     if standing.tcb is not None:
         _record_module(quote, standing, ledger)
+    if endorsements.event_logs:
+        _record_event_logs(quote, endorsements.event_logs, ledger)
     return Examined(
         parts=(Part("tdx", TdxClaims(quote, standing)),),
         tee="tdx",
         tcb_status=standing.tcb_status,
         advisory_ids=standing.advisory_ids or (),
     )
+
+
+def _record_event_logs(quote: TdxQuote, logs: tuple[bytes, ...], ledger: Ledger) -> None:
+    """Replay each log. Registers that a log does not measure into are not compared: the guest may extend them later."""
+    from enarx.abi.event_log import parse_event_log_untrusted
+    from enarx.verifier.tpm import replay_findings
+
+    report = quote.report
+    rtmrs = dict(enumerate((report.rtmr0, report.rtmr1, report.rtmr2, report.rtmr3), start=1))
+    for data in dict.fromkeys(logs):
+        replay_findings(ledger, _EVENT_LOG, parse_event_log_untrusted(data), {"sha384": rtmrs}, "the quote's RTMRs")
 
 
 def _record_module(quote: TdxQuote, standing: Standing, ledger: Ledger) -> None:

@@ -4,17 +4,21 @@
 Python's reader lets the last of two equal keys win, and another reader the first: whoever signs one meaning could have
 another one judged. So two equal keys are an error here.
 
-Source: RFC 8259; RFC 7493 (I-JSON) section 2.3.
+Source: RFC 8259; RFC 7493 (I-JSON) sections 2.1 and 2.3.
 """
 
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any, NoReturn
 
 from enarx.errors import DecodeError
 
-__all__ = ["load_json_untrusted"]
+__all__ = ["MAX_DEPTH", "load_json_untrusted"]
+
+MAX_DEPTH = 64
+"""How deep objects and arrays may stand in each other: far below where Python's recursion ends, here or in whoever goes on."""
 
 
 def load_json_untrusted(data: bytes, *, what: str, max_bytes: int) -> Any:
@@ -29,7 +33,8 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int) -> Any:
         dict, list, str, int, float, bool or None.
 
     Raises:
-        DecodeError: too large, not UTF-8, not JSON, a key twice in one object, nested too deeply, or a number out of range.
+        DecodeError: too large, not UTF-8, not JSON, a key twice in one object, half of a surrogate pair, nested too deeply, or
+            a number out of range.
     """
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode the {what}: size: found {len(data)} bytes, want at most {max_bytes}")
@@ -48,11 +53,36 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int) -> Any:
             raise ValueError("a number of more than 40 digits")
         return int(digits)
 
+    def real(digits: str) -> float:
+        value = float(digits)
+        if not isfinite(value):
+            raise ValueError(f"the number {digits[:40]}")
+        return value
+
     try:
         text = data.rstrip(b"\0").decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=number)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=number, parse_float=real)
+        if "\\u" in text:
+            # Half of a surrogate pair is text that nobody can encode again; only an escape can write one.
+            json.dumps(value, ensure_ascii=False).encode()
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _require_shallow(value)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"cannot decode the {what}: found {_one_line(error)}, want JSON") from error
+    return value
+
+
+def _require_shallow(value: Any) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+    if level:
+        raise ValueError(f"more than {MAX_DEPTH} objects and arrays in each other")
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enarx.crypto.cbor import MAX_DEPTH, Tagged, decode_untrusted, encode, read_tag_untrusted
+from enarx.crypto.cbor import MAX_DEPTH, MAX_ITEMS, Tagged, decode_untrusted, encode, read_tag_untrusted
 from enarx.errors import DecodeError
 
 SOAK_EXAMPLES = int(os.environ.get("ENARX_SOAK_EXAMPLES", "200000"))
@@ -238,6 +238,22 @@ def check_any(data: bytes) -> None:
             assert is_plain(value)
             if not any(byte >> 5 == 7 for byte in data):
                 assert cbor2.dumps(value) == data
+
+
+def test_counts_items_before_anything_is_made_of_them():
+    most = b"\x99\xff\xff" + b"\x19\x01\x00" * (MAX_ITEMS - 1)
+    assert decode_untrusted(most, max_bytes=1 << 20) == [256] * (MAX_ITEMS - 1)
+    more = b"\x9a" + MAX_ITEMS.to_bytes(4, "big") + b"\x19\x01\x00" * MAX_ITEMS
+    for data, options in (
+        (more, {}),
+        (b"\x9f" + b"\x80" * (MAX_ITEMS + 1) + b"\xff", {"indefinite": True}),
+        (b"\x80" * (2 * MAX_ITEMS), {}),
+    ):
+        with pytest.raises(DecodeError, match="more than 65536 items"):
+            decode_untrusted(data, max_bytes=1 << 20, **options)
+    # A string's content is one item, whatever is in it.
+    text = b"\x5a" + (3 * MAX_ITEMS).to_bytes(4, "big") + bytes(3 * MAX_ITEMS)
+    assert decode_untrusted(text, max_bytes=1 << 20) == bytes(3 * MAX_ITEMS)
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)

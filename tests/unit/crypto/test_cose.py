@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -220,3 +220,10 @@ def test_gives_a_message_or_a_decode_error_for_any_bytes(data: bytes):
 
 def test_names_algorithms_as_people_do():
     assert [algorithm_name(number) for number in (ES384, EDDSA, 5, None)] == ["ES384", "EdDSA", "5", "none"]
+
+
+def test_a_key_of_another_kind_has_no_algorithm():
+    message = parse_sign1_untrusted(sign(b"payload", ed25519.Ed25519PrivateKey.generate()), max_bytes=1000)
+    for key in (rsa.generate_private_key(65537, 2048), ed448.Ed448PrivateKey.generate()):
+        assert algorithm_of(key.public_key()) is None
+        assert not verifies(message, key.public_key())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import warnings
 from datetime import UTC, datetime, timedelta
@@ -87,6 +88,15 @@ def test_refuses_a_file_without_a_certificate(pem):
     with pytest.raises(ConfigError, match=r"chain\.pem: found no well-formed chain") as caught:
         load_certificates(pem, path="chain.pem")
     assert caught.value.path == "chain.pem"
+
+
+def test_refuses_a_certificate_of_a_version_that_there_is_not(credential):
+    der = credential.chain[0].public_bytes(Encoding.DER)
+    version = bytes.fromhex("a003020102")
+    other = der.replace(version, version[:-1] + b"\7", 1)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(other) + b"-----END CERTIFICATE-----\n"
+    with pytest.raises(ConfigError, match="found no well-formed chain"):
+        load_certificates(pem, path="p")
 
 
 def test_refuses_a_private_key_as_a_certificate(credential):

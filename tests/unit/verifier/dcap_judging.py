@@ -29,7 +29,7 @@ def judge(tee: str, **changes: Any):
     Args:
         tee: `SGX` or `TDX`.
         changes: `body`, `platform`, `quote` (arguments of `make_quote`), `data` (the quote itself), `collateral` (arguments of
-            `make_collateral`), `sets` (the sets themselves), `certificates`, `at`, `roots`, `cache`, `policy` (TOML values by the
+            `make_collateral`), `sets` (the sets themselves), `certificates`, `event_logs`, `at`, `roots`, `cache`, `policy` (TOML values by the
             last part of their keys), `report_data`.
     """
     platform = changes.get("platform", PLATFORM)
@@ -42,7 +42,9 @@ def judge(tee: str, **changes: Any):
     return verify_evidence(
         Evidence(data=data),
         at=changes.get("at", AT),
-        endorsements=Endorsements(intel=sets, certificates=changes.get("certificates", ())),
+        endorsements=Endorsements(
+            intel=sets, certificates=changes.get("certificates", ()), event_logs=changes.get("event_logs", ())
+        ),
         anchors=TrustAnchors(intel=changes.get("roots", (intel().root.der,))),
         policy=policy_of(tee, changes["policy"]) if "policy" in changes else None,
         cache=changes.get("cache", TrustCache()),

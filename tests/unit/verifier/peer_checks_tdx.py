@@ -42,5 +42,9 @@ PEER_CHECKS: PeerChecks = make_peer_checks("tdx") | {
         _POLICY,
     ),
     "min TEE_TCB_SVN": (("tdx.tee_tcb_svn",), _POLICY, _POLICY),
-    "CCEL/RTMR replay": "an event log is evidence of its own and replayed by `enarx.verifier.event_log` against the RTMRs",
+    "CCEL/RTMR replay": (
+        ("tdx.event_log.replay",),
+        "test_accepts_event_logs_that_replay_to_the_rtmrs",
+        "test_refuses_an_event_log_that_does_not_replay_to_the_rtmrs",
+    ),
 }

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from enarx.rats import IntelCollateral
 from enarx.verifier import TrustCache
 
 
@@ -52,3 +53,30 @@ def test_any_number_of_threads_share_it():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_forgets_the_oldest_when_its_keys_are_too_large_together():
+    cache = TrustCache(max_bytes=100)
+    for key in ((b"a" * 40, frozenset({b""})), (b"b" * 40,), (b"c" * 40,)):
+        cache.remember(key, lambda: "first")
+    assert cache.remember((b"c" * 40,), lambda: "second") == "first"
+    assert cache.remember((b"b" * 40,), lambda: "second") == "first"
+    assert cache.remember((b"a" * 40, frozenset({b""})), lambda: "second") == "second"
+
+
+def test_does_not_remember_what_is_larger_than_it_may_be_itself():
+    cache = TrustCache(max_bytes=100)
+    cache.remember(b"small", lambda: "first")
+    collateral = IntelCollateral(
+        tcb_info=b"t" * 60, tcb_info_chain=(b"c" * 60,), qe_identity=b"", qe_identity_chain=(), pck_crl=b"", pck_crl_chain=(), root_ca_crl=b""
+    )  # fmt: skip
+    assert cache.remember(("intel", collateral), lambda: 1) == 1
+    assert cache.remember(("intel", collateral), lambda: 2) == 2
+    assert cache.remember(b"small", lambda: "second") == "first"
+
+
+def test_what_does_not_hold_now_is_computed_again_and_what_was_known_stays():
+    cache = TrustCache()
+    assert cache.remember("k", lambda: "first") == "first"
+    assert cache.remember("k", lambda: "second", holds=lambda known: known != "first") == "second"
+    assert cache.remember("k", lambda: "third", holds=lambda known: known == "first") == "first"

@@ -124,6 +124,8 @@ def test_debug_without_identity_is_a_warning():
 def test_azure_alone_is_an_error():
     azure = f'version = 1\n[azure]\npcrs.pcr11 = ["{"01" * 32}"]\nnonce = "from-caller"\n'
     assert only(lint(azure)).level is Level.ERROR
+    unpinned = lint(azure + SNP_TEXT.replace("version = 1\n", "").replace(f'["{"ab" * 48}"]', '{ skip = "x" }'))
+    assert "any guest can claim to be Azure's paravisor" in only(unpinned).text
     tdx = f'[tdx]\nmrtd = ["{"01" * 48}"]\nreport_data = "from-caller"\n'
     assert lint(azure + tdx) == ()
 

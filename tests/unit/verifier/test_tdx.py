@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 
+from enarx.errors import DecodeError
 from enarx.rats import Outcome, Verdict
 from enarx.testing.dcap import TDX, TdReport, make_isv_level, make_tcb_info
+from enarx.testing.tpm import make_log
 from enarx.verifier.dcap_rules import MaskedDigests
 from enarx.verifier.grammar import Grammar
 from enarx.verifier.tdx import JUDGE, RULES
@@ -139,6 +142,53 @@ def test_a_revoked_module_revokes_the_platform():
     assert not_passed(judge("TDX", collateral={"tcb_info": info})) == {"tcb.revoked"}
 
 
+def _ccel(*measured, bank="sha384"):
+    """Return a log and the RTMRs that it replays to; each of `measured` is a register of the log."""
+    events, rtmrs = [], [bytes(48)] * 4
+    for register in measured:
+        digest = hashlib.new(bank, bytes([register])).digest()
+        events.append((register, 5, {bank: digest}, bytes([register])))
+        rtmrs[register - 1] = hashlib.sha384(rtmrs[register - 1] + digest).digest()
+    return make_log([bank], events, register=1), tuple(rtmrs)
+
+
+def test_accepts_event_logs_that_replay_to_the_rtmrs():
+    log, rtmrs = _ccel(1, 2, 1, 3)
+    # The guest extends RTMR 3 itself, without a log.
+    body = replace(BODY, rtmrs=(*rtmrs[:3], b"\7" * 48))
+    result = judge("TDX", body=body, event_logs=(log, log))
+    assert result.verdict is Verdict.ACCEPTED
+    (finding,) = [each for each in result.findings if each.check.id == "tdx.event_log.replay"]
+    assert (finding.outcome, finding.found) == (Outcome.PASSED, "3 registers equal")
+
+
+def test_refuses_an_event_log_that_does_not_replay_to_the_rtmrs():
+    log, rtmrs = _ccel(1, 2, 3, 4)
+    assert judge("TDX", body=replace(BODY, rtmrs=rtmrs), event_logs=(log,)).verdict is Verdict.ACCEPTED
+    for changed in range(4):
+        others = tuple(b"\1" * 48 if index == changed else rtmr for index, rtmr in enumerate(rtmrs))
+        result = judge("TDX", body=replace(BODY, rtmrs=others), event_logs=(log,))
+        assert (result.verdict, not_passed(result)) == (Verdict.NOT_AUTHENTIC, {"event_log.replay"})
+        assert f"sha384:{changed + 1}" in result.failures[0].line
+
+
+def test_one_log_that_replays_does_not_excuse_another():
+    log, rtmrs = _ccel(1, 2)
+    result = judge("TDX", body=replace(BODY, rtmrs=rtmrs), event_logs=(log, _ccel(1)[0], _ccel(2, 2)[0]))
+    assert not_passed(result) == {"event_log.replay"}
+
+
+def test_a_log_of_another_bank_says_nothing_of_rtmrs():
+    result = judge("TDX", event_logs=(_ccel(1, bank="sha256")[0],))
+    assert result.verdict is Verdict.ACCEPTED
+    assert Outcome.NOTED in {each.outcome for each in result.findings if each.check.id == "tdx.event_log.replay"}
+
+
+def test_an_event_log_that_is_none_is_a_decode_error():
+    with pytest.raises(DecodeError, match="event log"):
+        judge("TDX", event_logs=(b"\1" * 8,))
+
+
 @needs_evidence
 @pytest.mark.parametrize("case", quote_cases("tdx"), ids=lambda case: case["id"])
 def test_gives_real_quotes_their_verdict(case):
@@ -146,6 +196,8 @@ def test_gives_real_quotes_their_verdict(case):
 
 
 def test_every_check_of_a_peer_has_its_finding():
-    made = {finding.check.id for finding in judge("TDX").findings} | {"tdx.pck_chain.present", "tdx.collateral.present"}
+    log, rtmrs = _ccel(1)
+    result = judge("TDX", body=replace(BODY, rtmrs=rtmrs), event_logs=(log,))
+    made = {finding.check.id for finding in result.findings} | {"tdx.pck_chain.present", "tdx.collateral.present"}
     peer_checks_sgx.check(peer_checks_tdx.PEER_CHECKS, made)
     assert JUDGE.section == "tdx"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -509,3 +509,12 @@ def test_any_bytes_are_refused_in_order(data):
             assert verify(data, [P256.public_key()], at=AT) == FULL
         except (DecodeError, VerificationError):
             continue
+
+
+def test_a_key_of_another_kind_is_a_usage_error():
+    key = rsa.generate_private_key(65537, 2048).public_key()
+    at = datetime(2026, 6, 1, tzinfo=UTC)
+    with pytest.raises(UsageError, match="want P-256, P-384 or Ed25519"):
+        verify_ear_jwt(b"eyJhbGciOiJFUzI1NiJ9.e30.", [key], at=at)
+    with pytest.raises(UsageError, match="want P-256, P-384 or Ed25519"):
+        verify_ear_cwt(b"\x84\x43\xa1\x01\x26\xa0\x40\x40", [key], at=at)

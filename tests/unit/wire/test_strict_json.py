@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.errors import DecodeError
-from enarx.wire.strict_json import load_json_untrusted
+from enarx.wire.strict_json import MAX_DEPTH, load_json_untrusted
 
 
 def load(data, max_bytes=1 << 16):
@@ -15,7 +15,13 @@ def load(data, max_bytes=1 << 16):
 
 @pytest.mark.parametrize(
     ("data", "value"),
-    [(b'{"a": [1, 2.5, null, "x"]}', {"a": [1, 2.5, None, "x"]}), (b"\xef\xbb\xbf{}", {}), (b"[]\0\0", [])],
+    [
+        (b'{"a": [1, 2.5, null, "x"]}', {"a": [1, 2.5, None, "x"]}),
+        (b"\xef\xbb\xbf{}", {}),
+        (b"[]\0\0", []),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+        (b"-1.5e300", -1.5e300),
+    ],
 )
 def test_reads_json(data, value):
     assert load(data) == value
@@ -35,11 +41,27 @@ def test_reads_json(data, value):
         b"",
         b"{} {}",
         b"{'a': 1}",
+        b"1e999",
+        b"[-1.0e400]",
+        b'"\\ud800"',
+        b'{"\\udfff": 1}',
+        b'["\\ude00\\ud83d"]',
     ],
 )
 def test_refuses_what_two_readers_could_read_differently(data):
     with pytest.raises(DecodeError, match="cannot decode the text"):
         load(data)
+
+
+@pytest.mark.parametrize("inside", [b"1", b"", b"{}", b'"' + b"[" * 99 + b'"'])
+def test_counts_how_deep_objects_and_arrays_stand_in_each_other(inside):
+    depth = MAX_DEPTH - (inside == b"{}")
+    assert load(b"[" * depth + inside + b"]" * depth)
+    assert load(b'{"a":' * (depth - 1) + b"[" + inside + b"]" + b"}" * (depth - 1))
+    assert load(b"[" + b"[]," * 99 + b"[]]") == [[]] * 100
+    assert load(b'"' + b"[" * 99 + b'"') == "[" * 99
+    with pytest.raises(DecodeError, match=f"found more than {MAX_DEPTH} objects and arrays in each other"):
+        load(b"[" * (depth + 1) + inside + b"]" * (depth + 1))
 
 
 def test_refuses_more_than_its_limit():
