@@ -3,6 +3,7 @@
 
 Each case is a function that yields rows. Both sides of a row run the same module, one after the other in turn, in the same
 run of the benchmark, with their caches warm and with the same environment. docs/benchmarks.md says why each is here.
+The verifier's cases are in `verifier_cases`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ class Options:
         hello_rounds: the same for the shortest programs, whose medians need more.
         load_rounds: the same for servers.
         load_s: seconds of load per measurement of a server.
+        verifications: verdicts of the process whose memory is looked at.
     """
 
     rounds: int
     hello_rounds: int
     load_rounds: int
     load_s: float
+    verifications: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Row:
 
     Args:
         name: of the measurement, unique in a run.
-        unit: of the values: `ms`, `req/s`, `ns`, `MB`.
+        unit: of the values: `ms`, `req/s`, `/s`, `ns`, `MB`.
         ours: values of enarx.
         theirs: values of `peer`, or empty where nothing is compared.
         peer: what the other side is.

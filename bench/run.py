@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure enarx side by side with the wasmtime CLI: `make bench`, or `.venv/bin/python bench/run.py [CASE...]`.
+"""Measure enarx side by side with its peers: `make bench`, or `.venv/bin/python bench/run.py [CASE...]`.
 
 Prints a table and writes build/bench/results.json and results.md. Ends with 1 when a required ratio is missed, with 2 when
 a measurement cannot be believed. A case whose tools are missing is skipped and listed as not measured.
@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import installs
-from cases import CASES, Bench, Enarx, Options, Row, WasmtimeCli, environment
+from cases import CASES as RUN_CASES
+from cases import Bench, Enarx, Options, Row, WasmtimeCli, environment
 from timing import BenchError, become_subreaper, median
+from verifier_cases import VERIFIER_CASES
 
+CASES = {**RUN_CASES, **VERIFIER_CASES}
 MIN_ROUNDS = 5
 QUIET_LOAD = 0.25  # of the cores; above it, somebody else is working here.
 RECORDED = installs.TOP / "bench" / "results.md"
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 hello_rounds=options.rounds or (MIN_ROUNDS if options.quick else 31),
                 load_rounds=options.rounds or MIN_ROUNDS,
                 load_s=1 if options.quick else 3,
+                verifications=5_000 if options.quick else 100_000,
             ),
         )
         for name in options.cases or CASES:

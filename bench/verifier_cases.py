@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cases of the verifier: what a verdict costs beside the signatures it rests on, and beside dcap-qvl.
+
+What is timed is `verify_evidence` on bytes: recognise, decode, check, appraise with a policy, conclude. It runs in the
+benchmark's own process, from the sources of this checkout. docs/benchmarks.md says why each case is here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import installs
+import verdicts
+from cases import Bench, Case, Row
+from timing import BenchError, Command, alternate, median, tool
+from verdicts import BareCheck, DcapQvl, Pace, Side, Subject
+
+from enarx.testing.dcap import SGX, TDX
+from enarx.verifier import TrustCache
+
+N_KNOWN = 64  # pieces of evidence of one platform.
+N_STRANGERS = 200  # pieces of evidence, each of its own.
+N_BATCH = 40  # judged in a row before it is the other side's turn.
+P384 = "bare P-384"
+REFUSED = 104  # the status of evidence that is not authentic.
+MEMORY_LIMIT_S = 1800
+
+T = TypeVar("T")
+
+
+def verify_snp(bench: Bench) -> Iterator[Row]:
+    """SEV-SNP reports of one chip against the one signature in each."""
+    subjects, known = verdicts.take(N_KNOWN, verdicts.make_snp), TrustCache()
+    n_findings = verdicts.prove(subjects, known)
+    bare = [verdicts.bare_snp(subject) for subject in subjects]
+    verdicts.prove_bare(bare)
+    sides = [_judging(subjects, known), _checking(bare)]
+    with verdicts.one_core():
+        ours, theirs = verdicts.alternate_batches(sides, rounds=bench.options.rounds)
+    yield _row("verify SEV-SNP", ours, theirs, peer=P384, at_least=0.85, note=f"{n_findings} findings")
+
+
+def verify_tdx(bench: Bench) -> Iterator[Row]:
+    """TDX quotes against dcap-qvl, on one thread and on two."""
+    yield from _verify_quotes(bench, TDX)
+
+
+def verify_sgx(bench: Bench) -> Iterator[Row]:
+    """SGX quotes against dcap-qvl, on one thread and on two."""
+    yield from _verify_quotes(bench, SGX)
+
+
+def verify_nitro(bench: Bench) -> Iterator[Row]:
+    """Nitro documents of one zone against the signatures of the certificate and of the document."""
+    subjects = verdicts.take(N_STRANGERS, verdicts.make_nitro)
+    yield from _verify_strangers(bench, "Nitro", subjects, verdicts.bare_nitro, "signing certificate")
+
+
+def verify_cca(bench: Bench) -> Iterator[Row]:
+    """CCA tokens against the signatures of platform and realm."""
+    subjects = list(verdicts.with_policy(verdicts.make_cca(N_STRANGERS)))
+    yield from _verify_strangers(bench, "CCA", subjects, verdicts.bare_cca, "platform and realm")
+
+
+def verify_cold(bench: Bench) -> Iterator[Row]:
+    """A verdict from the shell against an interpreter that does nothing."""
+    line, flipped = _cold_lines(bench)
+    status = subprocess.run(flipped, env=bench.env, capture_output=True, timeout=60, check=False).returncode
+    if status != REFUSED:
+        raise BenchError(f"attest verify: a flipped report ended with {status}, want {REFUSED}")
+
+    def is_accepted(stdout: bytes) -> None:
+        if b"accepted" not in stdout.partition(b"\n")[0]:
+            raise BenchError(f"attest verify: printed {stdout[:200]!r}, want accepted")
+
+    python = str(Path(bench.enarx.command).parent / "python")
+    commands = [
+        Command(argv=line, env=bench.env, stdout=is_accepted),
+        Command(argv=[python, "-c", "pass"], env=bench.env, stdout=b""),
+    ]
+    ours, theirs = alternate(commands, rounds=bench.options.hello_rounds)
+    cpu = median([run.cpu_s for run in ours]) / median([run.cpu_s for run in theirs])
+    yield Row(
+        name="verify SEV-SNP from the shell, cold",
+        unit="ms",
+        ours=[run.wall_s * 1000 for run in ours],
+        theirs=[run.wall_s * 1000 for run in theirs],
+        peer="python -c pass",
+        at_most=12.0,
+        note=f"processor time {cpu:.2f}",
+    )
+
+
+def verify_memory(bench: Bench) -> Iterator[Row]:
+    """What a process holds that has judged a lot of evidence that it never saw before."""
+    count = bench.options.verifications
+    script = Path(__file__).with_name("verifier_memory.py")
+    found = json.loads(tool([sys.executable, str(script), str(count)], limit_s=MEMORY_LIMIT_S))
+    yield Row(
+        name=f"memory after {count} verdicts",
+        unit="MB",
+        ours=found["late_mb"],
+        theirs=found["early_mb"],
+        peer=f"after {count // 5}",
+        at_most=1.05,
+        note=f"resident set; {found['accepted']} accepted, {found['refused']} flipped and refused",
+    )
+
+
+VERIFIER_CASES: Mapping[str, Case] = {
+    "verify-snp": verify_snp,
+    "verify-tdx": verify_tdx,
+    "verify-sgx": verify_sgx,
+    "verify-nitro": verify_nitro,
+    "verify-cca": verify_cca,
+    "verify-cold": verify_cold,
+    "verify-memory": verify_memory,
+}
+
+
+def _verify_quotes(bench: Bench, tee: str) -> Iterator[Row]:
+    subjects = verdicts.take(N_KNOWN, lambda numbers: verdicts.make_quotes(tee, numbers))
+    strangers = verdicts.take(N_STRANGERS, lambda numbers: verdicts.make_quotes(tee, numbers, platforms=N_STRANGERS))
+    known, peer, version = TrustCache(), DcapQvl(subjects), importlib.metadata.version("dcap-qvl")
+    n_findings = verdicts.prove(subjects, known)
+    peer.prove(subjects)
+    sides = [_judging(subjects, known), Side(work=peer.judge_all), _judging_strangers(strangers)]
+    with verdicts.one_core():
+        ours, theirs, first = verdicts.alternate_batches(sides, rounds=bench.options.rounds)
+    label = f"dcap-qvl {version}"
+    yield _row(f"verify {tee}", ours, theirs, peer=label, at_least=2.0, note=f"{n_findings} findings")
+    yield _row(f"verify {tee}, each platform seen for the first time", first, theirs, peer=label)
+    if len(os.sched_getaffinity(0)) < verdicts.THREADS:
+        raise installs.MissingError(f"cores: found 1, want {verdicts.THREADS}")
+    (one, two), (their_one, their_two) = verdicts.alternate_threads(sides[:2], rounds=bench.options.rounds)
+    scaling = median(their_two.per_s) / median(their_one.per_s)
+    yield _row(
+        f"verify {tee}, {verdicts.THREADS} threads",
+        two,
+        one,
+        peer="enarx, 1 thread",
+        at_least=1.8,
+        note=f"dcap-qvl the same: {median(their_two.per_s):.0f} against {median(their_one.per_s):.0f}, {scaling:.2f}",
+    )
+
+
+def _verify_strangers(
+    bench: Bench,
+    name: str,
+    subjects: Sequence[Subject],
+    make_bare: Callable[[Subject], tuple[BareCheck, ...]],
+    stranger: str,
+) -> Iterator[Row]:
+    """Judge evidence of signers that were never seen, which is what is required, and then the same again."""
+    known = TrustCache()
+    n_findings = verdicts.prove(subjects, known)
+    bare = [make_bare(subject) for subject in subjects]
+    verdicts.prove_bare(bare)
+    sides = [_judging_strangers(subjects), _judging(subjects, known), _checking(bare)]
+    with verdicts.one_core():
+        first, again, theirs = verdicts.alternate_batches(sides, rounds=bench.options.rounds)
+    peer = f"{P384}, 2 signatures"
+    note = f"required of the first time; {n_findings} findings"
+    yield _row(f"verify {name}, each {stranger} seen for the first time", first, theirs, peer, at_least=0.85, note=note)
+    yield _row(f"verify {name}, {stranger} seen before", again, theirs, peer)
+
+
+def _row(name: str, ours: Pace, theirs: Pace, peer: str, *, at_least: float | None = None, note: str = "") -> Row:
+    pairs = zip(ours.per_cpu_s, theirs.per_cpu_s, strict=True)
+    cpu = f"processor time {median([our / their for our, their in pairs]):.3f}"
+    return Row(
+        name=name,
+        unit="/s",
+        ours=ours.per_s,
+        theirs=theirs.per_s,
+        peer=peer,
+        at_least=at_least,
+        note=f"{note}; {cpu}" if note else cpu,
+    )
+
+
+def _judging(subjects: Sequence[Subject], known: TrustCache) -> Side:
+    batches = _batches(subjects)
+    return Side(work=lambda: verdicts.judge_all(next(batches), known))
+
+
+def _judging_strangers(subjects: Sequence[Subject]) -> Side:
+    """Judge each as if it were the first time, by a cache that knows the issuers and collateral from one other piece only."""
+    first, *others = subjects
+    batches = _batches(others)
+    known = TrustCache()
+
+    def forget() -> None:
+        nonlocal known
+        known = TrustCache()
+        verdicts.judge_all([first], known)
+
+    return Side(work=lambda: verdicts.judge_all(next(batches), known), prepare=forget)
+
+
+def _checking(bare: Sequence[tuple[BareCheck, ...]]) -> Side:
+    batches = _batches(bare)
+    return Side(work=lambda: verdicts.run_bare(next(batches)))
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Go round and round, so that nothing comes twice in a batch."""
+    return itertools.cycle([items[at : at + N_BATCH] for at in range(0, len(items), N_BATCH)])
+
+
+def _cold_lines(bench: Bench) -> tuple[list[str], list[str]]:
+    """Write a report, one with a bit flipped, endorsements and a policy; return the commands that judge them.
+
+    The command knows no other roots than the vendors', so the policy accepts the fake one's as an emulated platform's.
+    """
+    (subject,) = verdicts.make_snp(iter([1]))
+    folder = bench.enarx.configs / "verify"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "endorsements").mkdir(parents=True)
+    for number, der in enumerate((*subject.endorsements.certificates, *subject.endorsements.crls)):
+        (folder / "endorsements" / f"{number}.der").write_bytes(der)
+    root = hashlib.sha256(subject.anchors.amd[0]).hexdigest()
+    policy, version, tables = verdicts.policy_text_for(subject).partition("version = 1\n")
+    (folder / "policy.toml").write_text(f'{policy}{version}insecure_emulated_roots = ["{root}"]\n{tables}')
+    lines = []
+    for name, each in (("report.bin", subject), ("flipped.bin", subject.flipped)):
+        (folder / name).write_bytes(each.data)
+        options = {
+            "--endorsements": folder / "endorsements",
+            "--policy": folder / "policy.toml",
+            "--report-data": (subject.report_data or b"").hex(),
+            "--at": verdicts.AT.isoformat(),
+        }
+        words = [str(word) for option in options.items() for word in option]
+        lines.append([bench.enarx.command, "attest", "verify", str(folder / name), *words, "--offline"])
+    return lines[0], lines[1]
