@@ -32,6 +32,7 @@ from enarx.verifier.appraisal import apply_rules
 from enarx.verifier.cca import JUDGE, LEGACY_PROFILE, PLATFORM_PROFILE, REALM_PROFILE
 from enarx.verifier.ledger import Ledger, Setting
 from tests.evidence import cases, needs_evidence, read
+from tests.soak import STEP
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PLATFORM = CcaPlatform()
@@ -174,7 +175,7 @@ def test_refuses_flipped_bits_of_tokens_of_others(case: dict[str, Any]):
 @pytest.mark.soak
 @pytest.mark.parametrize("case", valid_cases(), ids=lambda case: case["id"])
 def test_refuses_every_flipped_bit_of_tokens_of_others(case: dict[str, Any]):
-    flip_bits(read(case["inputs"]["token"]), anchors_of(case), step=1)
+    flip_bits(read(case["inputs"]["token"]), anchors_of(case), step=STEP)
 
 
 # --- Authenticity ----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from enarx.testing.dcap import (
     make_tcb_level,
 )
 from enarx.verifier import TrustCache
+from tests.soak import STEP
 from tests.unit.verifier.dcap_judging import BODIES, PLATFORM, TEES, intel, judge, not_passed
 
 BOTH = pytest.mark.parametrize("tee", TEES)
@@ -116,9 +117,8 @@ def test_refuses_a_flipped_bit_of_the_certificates(tee):
 def test_refuses_every_flipped_bit(tee):
     data, cache = make_quote(tee), TrustCache()
     assert judge(tee, data=data, cache=cache).verdict is Verdict.ACCEPTED
-    for offset in range(len(data)):
-        for bit in range(8):
-            _refuses(tee, flip(data, offset, bit), cache)
+    for position in range(0, 8 * len(data), STEP):
+        _refuses(tee, flip(data, position // 8, position % 8), cache)
 
 
 def _refuses(tee, data, cache):

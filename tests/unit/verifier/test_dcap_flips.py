@@ -9,6 +9,7 @@ from enarx.errors import DecodeError
 from enarx.rats import Evidence, Verdict
 from enarx.verifier import TrustCache, verify_evidence
 from tests.evidence import needs_evidence
+from tests.soak import STEP
 from tests.unit.verifier.dcap_corpus import quote_cases, read_endorsements_of, read_quote, time_of
 
 
@@ -57,4 +58,4 @@ def test_refuses_flipped_bits_here_and_there(case):
 @pytest.mark.soak
 @pytest.mark.parametrize("case", CASES)
 def test_refuses_every_flipped_bit_of_genuine_quotes(case):
-    _refuses_flips(case, 1)
+    _refuses_flips(case, STEP)

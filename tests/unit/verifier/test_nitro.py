@@ -31,6 +31,7 @@ from enarx.verifier.appraisal import apply_rules
 from enarx.verifier.ledger import Ledger, Setting
 from enarx.verifier.nitro import JUDGE, MAX_CLOCK_SKEW_S
 from tests.evidence import cases, needs_evidence, read
+from tests.soak import STEP
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 AUTHORITY = NitroAuthority(at=AT)
@@ -169,7 +170,7 @@ def test_refuses_flipped_bits_of_real_documents(case: dict[str, Any]):
 @pytest.mark.soak
 @pytest.mark.parametrize("case", real_documents(), ids=lambda case: case["id"])
 def test_refuses_every_flipped_bit_of_real_documents(case: dict[str, Any]):
-    flip_bits(case, step=1)
+    flip_bits(case, step=STEP)
 
 
 # --- Authenticity ----------------------------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def test_refuses_flipped_bits_of_certificates_in_a_document_that_is_signed_again
 
 @pytest.mark.soak
 def test_refuses_every_flipped_bit_of_certificates_in_a_document_that_is_signed_again():
-    flip_certificates(1)
+    flip_certificates(STEP)
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
