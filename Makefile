@@ -34,8 +34,12 @@ test-slow: dev slow-tools ## tests that need other languages' compilers, service
 	$(BIN)/python -m pytest -m slow
 
 .PHONY: soak
-soak: dev slow-tools ## full counts of fuzzing, flips and kills
+soak: dev slow-tools fuzz-tools ## full counts of fuzzing, flips and kills
 	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -m soak
+
+.PHONY: fuzz-tools
+fuzz-tools: dev
+	tools/install-fuzz $(BIN)/python
 
 .PHONY: corpus
 corpus: dev ## judge every case of an evidence corpus: make corpus DIR=../shared/evidence
@@ -63,6 +67,7 @@ overlay: dev ## write the preview 1 overlay again
 .PHONY: lock
 lock: dev ## resolve requirements.lock and the benchmarks' locks again
 	$(COMPILE) pyproject.toml --group dev -o requirements.lock
+	$(COMPILE) tests/fuzz/atheris.in -o tests/fuzz/atheris.lock
 	for peer in wasmtime-49 wasmtime-36 guests; do $(COMPILE) bench/peers-$$peer.in -o bench/peers-$$peer.lock; done
 
 .PHONY: dev

@@ -29,6 +29,8 @@ _TIMEOUT_S = 60.0
 _MAX_FILES = 256
 _MAX_FILES_BYTES = 64 << 20
 _ANOTHER_CHIP = "snp.vek.hwid"
+_CPAK_SIGNATURE = "cca.platform.signature"
+_FRESHNESS = (".report_data", ".nonce")
 # Each of them is what stdout is for.
 _FORMS = ("explain", "json", "ear")
 
@@ -80,7 +82,7 @@ def _verify(parsed: Parsed) -> int:
         )
 
     result, missing = judge(endorsements), None
-    if result.verdict is Verdict.UNDECIDED and not parsed.flag("offline"):
+    if result.verdict is Verdict.UNDECIDED and _waits_for_vendor(result) and not parsed.flag("offline"):
         from enarx.cli.attest_fetch import fetch_missing
 
         fetched = fetch_missing(
@@ -131,21 +133,32 @@ def _require(result: AttestationResult, *, is_offline: bool, is_explained: bool)
     except EnarxError as error:
         if is_explained:
             error.hint = None
-        if is_offline and result.verdict is Verdict.UNDECIDED:
-            error.hint = _next_step(result)
+        if result.verdict is Verdict.UNDECIDED:
+            error.hint = _next_step(result, is_offline=is_offline) or error.hint
         elif any(finding.check.id == _ANOTHER_CHIP for finding in result.failures):
             error.hint = "the certificate is another chip's: pass this one's, or none to have it fetched"
         raise
 
 
-def _next_step(result: AttestationResult) -> str:
-    """Return what would decide an undecided verdict, where nothing may be fetched."""
-    undecided = {finding.check.id for finding in result.failures}
-    if undecided == {"cca.platform.signature"}:
+def _next_step(result: AttestationResult, *, is_offline: bool) -> str | None:
+    """Return what would decide an undecided verdict, where one thing would."""
+    waits_for = _undecided(result)
+    if waits_for == {_CPAK_SIGNATURE}:
         return "pass the platform's key with --cpak"
-    if all(name.endswith((".report_data", ".nonce")) for name in undecided):
+    if all(name.endswith(_FRESHNESS) for name in waits_for):
         return "the policy wants an answer to your challenge: say what it was with --report-data"
-    return "pass what is missing with --endorsements, or leave out --offline to have it fetched"
+    return "pass what is missing with --endorsements, or leave out --offline to have it fetched" if is_offline else None
+
+
+def _waits_for_vendor(result: AttestationResult) -> bool:
+    """Return whether something that a vendor publishes could decide a verdict."""
+    return any(name != _CPAK_SIGNATURE and not name.endswith(_FRESHNESS) for name in _undecided(result))
+
+
+def _undecided(result: AttestationResult) -> set[str]:
+    from enarx.rats import Outcome
+
+    return {finding.check.id for finding in result.findings if finding.outcome is Outcome.UNDECIDED}
 
 
 def _show(parsed: Parsed, result: AttestationResult, recognised: Recognised, evidence: bytes, name: str) -> None:
