@@ -29,6 +29,8 @@ MODULES = {
     "azure": ("test_azure.py", "../abi/test_tpm_bundle.py"),
 }
 """Where the tests of a section are, if not in the one file of its name."""
+PARTS = {"snp": ("chain",)}
+"""Which modules beside a section's own have checks of it alone: `snp_chain`."""
 
 
 def checks_of(section: str) -> tuple[Check, ...]:
@@ -40,7 +42,8 @@ def checks_of(section: str) -> tuple[Check, ...]:
     name = f"enarx.verifier.{section}" if section else "enarx.verifier"
     found: dict[str, Check] = {}
     rules: dict[str, Check] = {}
-    for value in vars(import_module(name)).values():
+    modules = (name, *(f"{name}_{part}" for part in PARTS.get(section, ())))
+    for value in (value for module in modules for value in vars(import_module(module)).values()):
         if isinstance(value, Judge):
             rules |= {rule.check.id: rule.check for rule in value.rules}
         found |= {check.id: check for check in _checks_in(value)}
