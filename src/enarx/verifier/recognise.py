@@ -23,6 +23,8 @@ from enarx.verifier.text_encodings import decode_text
 __all__ = ["Binding", "Recognised", "recognise"]
 
 _MAX_WRAPPERS = 4
+# Of a JSON member that could be evidence; the longest known has 20.
+_MAX_NAME_CHARS = 64
 # Of what evidence brings along; what a caller has of his own is his affair.
 _MAX_ENDORSEMENTS = {"certificates": 256, "crls": 32, "intel": 16, "event_logs": 8}
 _SNP_REPORT_BYTES = 1184
@@ -353,6 +355,8 @@ def _endorsements_of(value: dict[str, Any], evidence_name: str) -> Endorsements:
 
 def _plain(name: str) -> str:
     """Return a JSON name as the table writes it: `attestationReport` and `attestation-report` are `attestation_report`."""
+    if len(name) > _MAX_NAME_CHARS:
+        return ""
     text = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
     return text.replace("-", "_").replace("__", "_").removesuffix("_base64").removesuffix("_hex").strip("_")
 
