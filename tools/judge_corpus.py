@@ -25,7 +25,7 @@ from typing import Any
 from enarx.abi.event_log import parse_event_log_untrusted
 from enarx.abi.tpm_bundle import make_tpm_evidence_untrusted
 from enarx.crypto.certificates import load_certificate_untrusted, load_pem_chain_untrusted
-from enarx.errors import DecodeError, EnarxError
+from enarx.errors import DecodeError, EnarxError, UsageError
 from enarx.rats import (
     AppraisalPolicy,
     AtMost,
@@ -142,8 +142,11 @@ class Corpus:
 
     def read(self, name: str) -> bytes:
         """Read an input."""
-        folder = ROOTS if name.startswith("roots/") else self._folder
-        with open(os.path.join(folder, name), "rb") as file:
+        folders = (ROOTS, self._folder) if name.startswith("roots/") else (self._folder,)
+        path = next((path for folder in folders if os.path.isfile(path := os.path.join(folder, name))), None)
+        if path is None:
+            raise UsageError(f"cannot judge the case: found no file {name}, want it below {' or '.join(folders)}")
+        with open(path, "rb") as file:
             return file.read()
 
     def judge(self, case: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +154,9 @@ class Corpus:
         started = time.perf_counter()
         try:
             answer = self._judge(case)
+        except UsageError as error:
+            # The case cannot be put, which says nothing about its evidence.
+            answer = {"reasons": [str(error)], "error": type(error).__name__}
         except EnarxError as error:
             answer = {"verdict": "invalid", "reasons": [str(error)], "error": type(error).__name__}
         blank = {"verdict": None, "reasons": [], "error": None, "claims": {}, "tcb_status": None, "advisory_ids": []}
@@ -202,7 +208,12 @@ class Corpus:
             evidence = (
                 "report", "extended_report", "quote", "quote_padded", "document", "token", "evidence", "hcl_report", "attestation",
             )  # fmt: skip
-            data = self.read(next(inputs[name] for name in evidence if name in inputs))
+            name = next((name for name in evidence if name in inputs), None)
+            if name is None:
+                raise UsageError(
+                    f"cannot judge the case: found the inputs {', '.join(inputs)}, want one of {', '.join(evidence)}"
+                )
+            data = self.read(inputs[name])
         return recognise(Evidence(data=data)), endorsements
 
     def _anchors(self, case: dict[str, Any], recognised: Recognised) -> TrustAnchors:

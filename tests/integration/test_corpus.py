@@ -52,3 +52,18 @@ def test_says_how_it_is_called(tmp_path):
     done = subprocess.run([sys.executable, TOOL, str(tmp_path)], capture_output=True, check=False, timeout=60)
     assert done.returncode == 2
     assert b"found no folder with cases.jsonl" in done.stderr
+
+
+def test_a_case_that_cannot_be_put_is_said_and_the_next_one_judged(tmp_path):
+    cases_file = tmp_path / "cases.jsonl"
+    lines = [
+        {"id": "gone", "tee": "snp", "inputs": {"report": "gone.bin"}, "eval_time": "any"},
+        {"id": "other", "tee": "snp", "inputs": {"surprise": "x"}, "eval_time": "any"},
+        {"id": "text", "tee": "snp", "inputs": {"report": "cases.jsonl"}, "eval_time": "any"},
+    ]
+    cases_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = subprocess.run([sys.executable, TOOL, str(tmp_path)], capture_output=True, check=True, timeout=60)
+    gone, other, text = (json.loads(line) for line in done.stdout.splitlines())
+    assert (gone["verdict"], gone["error"]) == (None, "UsageError")
+    assert (other["verdict"], other["error"]) == (None, "UsageError")
+    assert (text["verdict"], text["error"]) == ("invalid", "DecodeError")
