@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import wasmtime
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.fuzz.child import Child
 
 SOAK_EXAMPLES = int(os.environ.get("ENARX_SOAK_EXAMPLES", "100000")) // 4
 WORKER = Path(__file__).with_name("loading_worker.py")
@@ -112,38 +110,14 @@ files = st.tuples(
 )
 
 
-class Worker:
-    """A process that loads files, replaced when it is dead."""
+class Worker(Child):
+    """A process that loads files."""
 
     def __init__(self) -> None:
-        self.process = None
+        super().__init__(WORKER, answer_s=ANSWER_S)
 
     def answer(self, name, data):
-        if self.process is None:
-            self.process = subprocess.Popen(
-                [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        self.process.stdin.write(json.dumps([name, data.hex()]) + "\n")
-        self.process.stdin.flush()
-        poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
-        if not poll.poll(ANSWER_S * 1000):
-            self.process.kill()
-            self.stop()
-            raise AssertionError(f"{name}: the load did not end: {data[:2000].hex()}")
-        line = self.process.stdout.readline()
-        if not line:
-            status = self.process.wait(ANSWER_S)
-            self.stop()
-            raise AssertionError(f"{name}: the process ended with {status}: {data[:2000].hex()}")
-        return json.loads(line)
-
-    def stop(self):
-        process, self.process = self.process, None
-        if process is not None:
-            process.stdin.close()
-            process.wait(ANSWER_S)
-            process.stdout.close()
+        return self.ask([name, data.hex()], f": {name}: {data[:2000].hex()}")
 
 
 @pytest.fixture(scope="module")

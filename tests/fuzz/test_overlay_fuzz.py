@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.fuzz.child import Child
 
 SOAK_EXAMPLES = int(os.environ.get("ENARX_SOAK_EXAMPLES", "100000")) // 20
 WORKER = Path(__file__).with_name("overlay_worker.py")
@@ -97,42 +95,14 @@ guests = st.fixed_dictionaries(
 )
 
 
-class Worker:
-    """A process that makes the calls, replaced when it is old or dead."""
+class Worker(Child):
+    """A process that makes the calls."""
 
     def __init__(self) -> None:
-        self.process = None
-        self.lines = 0
+        super().__init__(WORKER, answer_s=ANSWER_S, max_lines=LINES_PER_WORKER)
 
     def answer(self, guest):
-        if self.process is None or self.lines >= LINES_PER_WORKER:
-            self.stop()
-            self.process = subprocess.Popen(
-                [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            self.lines = 0
-        self.lines += 1
-        self.process.stdin.write(json.dumps(guest) + "\n")
-        self.process.stdin.flush()
-        poll = select.poll()
-        poll.register(self.process.stdout, select.POLLIN)
-        if not poll.poll(ANSWER_S * 1000):
-            self.process.kill()
-            self.stop()
-            raise AssertionError("the calls did not end")
-        line = self.process.stdout.readline()
-        if not line:
-            status = self.process.wait(ANSWER_S)
-            self.stop()
-            raise AssertionError(f"the process ended with {status}")
-        return json.loads(line)
-
-    def stop(self):
-        process, self.process = self.process, None
-        if process is not None:
-            process.stdin.close()
-            process.wait(ANSWER_S)
-            process.stdout.close()
+        return self.ask(guest)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ def _list(parsed: Parsed) -> int:
     from enarx.runtime.cache import Cache, default_root
 
     root = default_root()
-    entries = Cache(root, ui.note if parsed.flag("verbose") else _silence).entries()
+    entries = Cache(root, ui.note if parsed.flag("verbose") else ui.silence).entries()
     if parsed.flag("json"):
         import json
 
@@ -27,13 +27,9 @@ def _list(parsed: Parsed) -> int:
 def _clear(parsed: Parsed) -> int:
     from enarx.runtime.cache import Cache, default_root
 
-    removed = Cache(default_root(), ui.note if parsed.flag("verbose") else _silence).clear()
+    removed = Cache(default_root(), ui.note if parsed.flag("verbose") else ui.silence).clear()
     ui.note(f"removed {removed} compiled modules")
     return 0
-
-
-def _silence(_: str) -> None:
-    """Say nothing: the cache's remarks are for --verbose."""
 
 
 COMMANDS = {

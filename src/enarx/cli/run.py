@@ -26,10 +26,6 @@ _DIRECTORY, _FILE = 0o040000, 0o100000
 BACKENDS = ("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")
 
 
-def _silence(_: str) -> None:
-    """Say nothing: the cache's remarks are for --verbose."""
-
-
 def _fill_standard_descriptors() -> None:
     """Put the null device where the caller closed stdin, stdout or stderr.
 
@@ -61,7 +57,7 @@ def _run(parsed: Parsed) -> int:
     def fail(error: EnarxError) -> None:
         ui.show_error(error, verbose=verbose)
 
-    say = ui.note if verbose else _silence
+    say = ui.note if verbose else ui.silence
     # Compiling is the engine's too: Ctrl-C has to end it from outside.
     cache = Cache(default_root(), say, before_compiling=lambda: watch(None, fail))
 

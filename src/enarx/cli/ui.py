@@ -60,6 +60,10 @@ def note(text: str) -> None:
     _tell(f"enarx: {printable(text)}\n")
 
 
+def silence(_: str) -> None:
+    """Say nothing, where only --verbose has something said."""
+
+
 def show_error(error: EnarxError, *, verbose: bool = False) -> None:
     """Print an error in one line, its hint in another, and its causes when asked for."""
     lines = [f"enarx: {printable(str(error))}"]

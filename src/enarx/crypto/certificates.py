@@ -17,6 +17,7 @@ import hashlib
 import warnings
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -32,7 +33,9 @@ __all__ = [
     "MAX_CRL_BYTES",
     "Issuer",
     "build_path",
+    "common_name_of",
     "describe",
+    "extension_of",
     "fingerprint",
     "is_valid_at",
     "issued_directly",
@@ -156,8 +159,21 @@ def fingerprint(der: bytes) -> str:
 @lru_cache(maxsize=256)
 def name_of(certificate: x509.Certificate) -> str:
     """Return the subject's common name, or the whole subject where it has none."""
-    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[-1].value) if names else certificate.subject.rfc4514_string()
+    return common_name_of(certificate.subject)
+
+
+def common_name_of(name: x509.Name) -> str:
+    """Return the common name in a name, or the whole name where it has none."""
+    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[-1].value) if names else name.rfc4514_string()
+
+
+def extension_of(certificate: x509.Certificate, kind: type[Any]) -> Any:
+    """Return the value of a certificate's extension of a kind of `cryptography.x509`, or None where it has none."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def describe(certificate: x509.Certificate) -> str:

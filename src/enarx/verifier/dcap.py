@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from enarx.abi.pck import SGX_EXTENSION_OID, PckExtension, parse_pck_extension_untrusted
 from enarx.abi.quote import CERTIFICATION_PCK_CHAIN, EnclaveReport, QuoteSignature, SgxQuote, TdxQuote
 from enarx.crypto.certificates import (
+    common_name_of,
+    extension_of,
     fingerprint,
     load_certificate_untrusted,
     load_pem_chain_untrusted,
@@ -371,7 +373,7 @@ def _load_pck(
         found=strange or "no others",
         source="the trust anchors",
     )
-    issuer = _common_name(certificate.issuer)
+    issuer = common_name_of(certificate.issuer)
     ledger.require(
         checks.pck_purpose,
         name_of(certificate) == _PCK_NAME
@@ -437,15 +439,8 @@ def _extension_of(certificate: x509.Certificate) -> bytes:
 
 
 def _may_sign(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
-    except x509.ExtensionNotFound:
-        return False
-
-
-def _common_name(name: x509.Name) -> str:
-    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[-1].value) if names else name.rfc4514_string()
+    usage = extension_of(certificate, x509.KeyUsage)
+    return usage is not None and usage.digital_signature
 
 
 def _load_point(point: bytes) -> EllipticCurvePublicKey | None:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enarx.abi.nitro import DIGEST_BYTES, NitroDocument
 from enarx.crypto.certificates import (
     Issuer,
+    extension_of,
     load_certificate_untrusted,
     load_crl_untrusted,
     name_of,
@@ -166,24 +167,20 @@ def _look_at(der: bytes, issuer: Issuer | None) -> _Leaf:
 
 def _wrong_usage(certificate: x509.Certificate) -> str | None:
     """Return why a certificate's key must not sign documents, or None."""
-    usage = _extension(certificate, x509.KeyUsage)
+    usage = extension_of(certificate, x509.KeyUsage)
     if usage is None or not usage.digital_signature:
         return "a key that is not for signatures"
-    constraints = _extension(certificate, x509.BasicConstraints)
+    constraints = extension_of(certificate, x509.BasicConstraints)
     return "a certification authority's key" if usage.key_cert_sign or (constraints and constraints.ca) else None
-
-
-def _extension(certificate: x509.Certificate, kind: Any) -> Any:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 def _check_constraints(ledger: Ledger, chain: Chain, setting: Setting, bundle: tuple[bytes, ...]) -> None:
     def find() -> str:
         for below, certificate in enumerate(chain.certificates):
-            usage, constraints = _extension(certificate, x509.KeyUsage), _extension(certificate, x509.BasicConstraints)
+            usage, constraints = (
+                extension_of(certificate, x509.KeyUsage),
+                extension_of(certificate, x509.BasicConstraints),
+            )
             if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
                 return f"{name_of(certificate)} may not issue"
             if constraints.path_length is not None and constraints.path_length < below:

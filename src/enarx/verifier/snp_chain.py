@@ -13,7 +13,7 @@ Source: AMD 57230 VCEK Certificate and KDS Interface.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from enarx.abi.snp import VEK_OIDS, VekClaims, line_of, parse_vek_extensions_untrusted
 from enarx.crypto.certificates import (
+    common_name_of,
     describe,
+    extension_of,
     fingerprint,
     issued_directly,
     load_certificate_untrusted,
@@ -204,7 +206,7 @@ def _walk(
         vek=claims,
         key=key,
         dates=(not_before_of(vek), not_after_of(vek)),
-        issuer=_common_name(vek.issuer),
+        issuer=common_name_of(vek.issuer),
         findings=tuple(findings),
         periods=periods,
         not_after=min(not_after for _, _, not_after in periods),
@@ -253,11 +255,6 @@ def _signer(issuer: x509.Certificate | None, signed: bool) -> str:
     return name_of(issuer) if signed else f"a signature that {name_of(issuer)} did not make"
 
 
-def _common_name(name: x509.Name) -> str:
-    names = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    return str(names[-1].value) if names else name.rfc4514_string()
-
-
 def _key_of(vek: x509.Certificate) -> ec.EllipticCurvePublicKey | None:
     try:
         key = vek.public_key()
@@ -298,8 +295,8 @@ def _usage_problems(certificate: x509.Certificate, *, depth: int | None) -> froz
         depth: how many authorities are below it; None for the VEK.
     """
     problems, name = set(), name_of(certificate)
-    constraints = _extension(certificate, x509.BasicConstraints)
-    usage = _extension(certificate, x509.KeyUsage)
+    constraints = extension_of(certificate, x509.BasicConstraints)
+    usage = extension_of(certificate, x509.KeyUsage)
     if depth is None:
         if constraints is not None and constraints.ca:
             problems.add(f"{name}: a certificate authority")
@@ -313,10 +310,3 @@ def _usage_problems(certificate: x509.Certificate, *, depth: int | None) -> froz
     if usage is not None and not usage.key_cert_sign:
         problems.add(f"{name}: may not sign certificates")
     return frozenset(problems)
-
-
-def _extension(certificate: x509.Certificate, kind: type[Any]) -> Any:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
