@@ -47,6 +47,7 @@ from enarx.verifier.ledger import Ledger, Setting
 from enarx.verifier.registry import baseline_policy
 from enarx.verifier.roots import pinned_anchors
 from enarx.verifier.snp import JUDGE, RULES, AllBits, SnpEvidence
+from enarx.verifier.snp_claims import AMD_NAME
 from tests.evidence import cases, needs_evidence, read
 from tests.soak import STEP
 from tests.unit.verifier.peer_checks_snp import PEER_CHECKS
@@ -920,7 +921,11 @@ def test_judges_any_certificates_and_lists_for_long(data):
 
 
 def judge_mutated(data: st.DataObject) -> None:
-    """Change bytes of a certificate or list; the verdict is a value or a DecodeError, and never acceptance."""
+    """Change bytes of a certificate or list; the verdict is a value or a DecodeError, and never acceptance.
+
+    But for the ARK: the trust anchor is the one that counts, so one that came along and has lost AMD's name in issuer and subject is
+    another vendor's certificate and no part of the chain.
+    """
     amd = FakeAmd()
     case = amd.make_case()
     pieces = [*case.certificates, amd.make_crl()]
@@ -935,7 +940,21 @@ def judge_mutated(data: st.DataObject) -> None:
     except DecodeError:
         return
     if result.verdict is Verdict.ACCEPTED:
-        assert pieces[:3] == list(case.certificates)
+        vek, ask, ark = case.certificates
+        assert pieces[:2] == [vek, ask]
+        assert pieces[2] == ark or AMD_NAME not in pieces[2]
+
+
+def test_an_ark_that_came_along_and_lost_its_name_changes_nothing():
+    """Found by the property test above: two changed names make it a stranger, and the pinned ARK is used."""
+    amd = FakeAmd()
+    case = amd.make_case()
+    vek, ask, ark = case.certificates
+    other = ark.replace(AMD_NAME, b"A" * len(AMD_NAME))
+    one_left = ark.replace(AMD_NAME, b"A" * len(AMD_NAME), 1)
+    assert judge(dataclasses.replace(case, certificates=(vek, ask, other))).verdict is Verdict.ACCEPTED
+    assert judge(dataclasses.replace(case, certificates=(vek, ask))).verdict is Verdict.ACCEPTED
+    assert judge(dataclasses.replace(case, certificates=(vek, ask, one_left))).verdict is Verdict.NOT_AUTHENTIC
 
 
 # Real evidence.
