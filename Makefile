@@ -22,8 +22,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
 
 .PHONY: run
-run: $(BIN)/enarx $(HELLO) ## run examples/hello, built here, in a Keep on this machine
-	$(BIN)/enarx run $(HELLO)
+run: $(BIN)/enarx $(HELLO) ## deploy examples/hello, built here, to a Keep of a host started for it
+	$(BIN)/enarx deploy $(HELLO) --insecure-accept-emulated
 
 .PHONY: test
 test: dev ## the default test suite, on every Python found

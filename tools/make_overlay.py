@@ -21,9 +21,10 @@ from pathlib import Path
 
 TARGET = Path(__file__).parent.parent / "src/enarx/runtime/preview1"
 
-# Every preview 1 function that takes a descriptor, and `proc_exit`; i is i32, I is i64. All but `proc_exit` return an
+# Every preview 1 function that takes a descriptor, `proc_exit`, and the clock, which can be the Keep's own; i is i32, I is i64. All but `proc_exit` return an
 # errno. Source: WASI snapshot preview 1, `wasi_snapshot_preview1.witx`.
 SIGNATURES = {
+    "clock_time_get": "iIi",
     "fd_advise": "iIIi",
     "fd_allocate": "iII",
     "fd_close": "i",
@@ -93,7 +94,7 @@ PLAIN = [
     "sock_accept",
     "sock_shutdown",
 ]
-HOST_FUNCTIONS = ["refuse", "move", *VECTORED, *PLAIN, "poll_oneoff"]
+HOST_FUNCTIONS = ["refuse", "move", *VECTORED, *PLAIN, "poll_oneoff", "wall_clock"]
 
 # The parameter, beside the first, that is a descriptor too.
 SECOND_DESCRIPTOR = {"path_link": 4, "path_rename": 3}
@@ -102,7 +103,7 @@ FIRST_DESCRIPTOR = {"path_symlink": 2}
 
 # Byte offsets in the mailbox; src/enarx/runtime/preview1/mailbox.py has them as indices of u32.
 ERRNO, PAGES, IOV_PTR, IOV_LEN, ARGS = 0, 4, 8, 12, 16
-OPEN, OPEN_LIMIT, EXITED, EXIT_CODE, COUNT, NOW = 100, 108, 112, 116, 120, 128
+OPEN, OPEN_LIMIT, EXITED, EXIT_CODE, COUNT, NOW, OWN_CLOCK, WALL = 100, 108, 112, 116, 120, 128, 136, 144
 # The map: one u16 for each of the workload's numbers. 0 is free, HELD is Python's, anything else the engine's number.
 MAP, MAP_ENTRIES, HELD = 4096, 30720, 0xFFFF
 
@@ -111,7 +112,6 @@ PASSED_ON = {
     "args_get": "ii",
     "args_sizes_get": "ii",
     "clock_res_get": "ii",
-    "clock_time_get": "iIi",
     "environ_get": "ii",
     "environ_sizes_get": "ii",
     "proc_raise": "i",
@@ -218,6 +218,15 @@ def routed(name: str, signature: str) -> list[str]:
 
 
 def special(name: str, signature: str) -> list[str]:
+    if name == "clock_time_get":
+        return [
+            f"(if (i32.and (i32.eqz (local.get $p0)) (i32.load $box (i32.const {OWN_CLOCK}))) (then",
+            f"  (if (i32.eqz (call $within (local.get $p2) (i32.const 8))) (then (return (i32.const {FAULT}))))",
+            "  (call $p_wall_clock)",
+            f"  (i64.store $app (local.get $p2) (i64.load $box (i32.const {WALL})))",
+            "  (return (i32.const 0))))",
+            "(call $w_clock_time_get (local.get $p0) (local.get $p1) (local.get $p2))",
+        ]
     if name == "proc_exit":
         # The status is read by the host once the trap has unwound the workload.
         return [
@@ -311,8 +320,6 @@ def router() -> str:
         out.append(
             f'  (import "wasi_snapshot_preview1" "{name}" (func $w_{name} (param {types}) (result i32)))',
         )
-    out.append('  (import "wasi_snapshot_preview1" "clock_time_get"')
-    out.append("    (func $w_clock_time_get (param i32 i64 i32) (result i32)))")
     out += [f'  (import "host" "{name}" (func $p_{name}))' for name in HOST_FUNCTIONS]
     out += [
         '  (memory $box (export "mailbox") 1 1)',

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": "enarx.cli.run",
+    "deploy": "enarx.cli.deploy",
+    "keep list": "enarx.cli.keep",
+    "keep show": "enarx.cli.keep",
+    "keep logs": "enarx.cli.keep",
+    "keep attach": "enarx.cli.keep",
+    "keep stop": "enarx.cli.keep",
+    "host serve": "enarx.cli.host",
     "platform info": "enarx.cli.platform",
     "config init": "enarx.cli.config",
     "cache list": "enarx.cli.cache",
     "cache clear": "enarx.cli.cache",
+    "attest evidence": "enarx.cli.attest_evidence",
     "attest inspect": "enarx.cli.attest",
     "attest verify": "enarx.cli.attest",
     "policy init": "enarx.cli.policy",
@@ -28,7 +36,7 @@ COMMANDS = {
 """Every subcommand and the module whose `COMMANDS` describes it."""
 
 # The commands that end with a workload's status keep 1 and 2 for the workload and add 100 to theirs.
-_RUNS_WORKLOADS = frozenset({"run"})
+_RUNS_WORKLOADS = frozenset({"run", "deploy"})
 
 
 def load(name: str) -> Command:
@@ -59,7 +67,7 @@ def main(argv: list[str], base: list[str] | None = None) -> int:
             ui.out(command.help())
             return 0
         verbose = parsed.flag("verbose")
-        if base is not None and name in _RUNS_WORKLOADS:
+        if base is not None and name == "run":
             # Now, because a workload may never end, and its time limit is not to be spent on this.
             from enarx.cli import start_image
 

@@ -31,6 +31,9 @@ _MAX_FILES_BYTES = 64 << 20
 _ANOTHER_CHIP = "snp.vek.hwid"
 _CPAK_SIGNATURE = "cca.platform.signature"
 _FRESHNESS = (".report_data", ".nonce")
+# A receipt begins with its type, and can hold evidence twice.
+_RECEIPT = b'"type": "enarx-receipt"'
+_MAX_RECEIPT_BYTES = 32 << 20
 # Each of them is what stdout is for.
 _FORMS = ("explain", "json", "ear")
 
@@ -61,10 +64,15 @@ def _verify(parsed: Parsed) -> int:
     if len(forms) > 1:
         raise UsageError(f"cannot verify: found --{forms[0]} and --{forms[1]}, want one of them")
     timeout_s = _timeout_s(parsed.value("timeout"))
-    at = _time(parsed.value("at"))
+    at = time_of(parsed.value("at"))
     report_data = _report_data(parsed.value("report-data"))
     policy = _policy(parsed.value("policy"))
-    evidence = Evidence(data=read_limited(name))
+    data = _read(name, _MAX_RECEIPT_BYTES)
+    if data[:1] == b"{" and _RECEIPT in data[:64]:
+        from enarx.cli.attest_receipt import verify_receipt
+
+        return verify_receipt(parsed, data)
+    evidence = Evidence(data=_not_too_large(data, name))
     recognised = recognise(evidence)
     endorsements = read_paths(parsed.all("endorsements"))
     anchors = _anchors(parsed.value("cpak"), recognised)
@@ -208,13 +216,24 @@ def read_limited(name: str) -> bytes:
     """
     from enarx.rats import MAX_EVIDENCE_BYTES
 
+    return _not_too_large(_read(name, MAX_EVIDENCE_BYTES), name)
+
+
+def _read(name: str, max_bytes: int) -> bytes:
+    """Read one byte more than a limit at most."""
     try:
         with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
-            data: bytes = file.read(MAX_EVIDENCE_BYTES + 1)
+            data: bytes = file.read(max_bytes + 1)
     except OSError as error:
         raise UsageError(
             f"cannot read {name}: {error.strerror}", hint="pass a file, or - for standard input"
         ) from error
+    return data
+
+
+def _not_too_large(data: bytes, name: str) -> bytes:
+    from enarx.rats import MAX_EVIDENCE_BYTES
+
     if len(data) > MAX_EVIDENCE_BYTES:
         raise DecodeError(
             f"cannot decode {name}: size: found more than {MAX_EVIDENCE_BYTES} bytes, want at most that",
@@ -312,7 +331,7 @@ def _timeout_s(text: str | None) -> float:
     return parse_duration(text, name="--timeout")
 
 
-def _time(text: str | None) -> datetime:
+def time_of(text: str | None) -> datetime:
     """Return the time to judge for: the one given, or now.
 
     Raises:
@@ -377,7 +396,8 @@ COMMANDS = {
             "Ends with 0 if it is accepted, 104 if it is not authentic, 105 if the policy refuses it, 106 if it cannot be\n"
             "decided, 103 if it cannot be decoded. Without a policy it says where the evidence comes from, refuses what can be\n"
             "debugged, and says nothing about what runs there. What the evidence does not bring along is fetched from its\n"
-            "vendor where the verdict waits for it, and kept: AMD and Intel learn which machine was asked about."
+            "vendor where the verdict waits for it, and kept: AMD and Intel learn which machine was asked about.\n"
+            "A receipt of enarx deploy is judged again, offline: for the time and under the policy that it names, or others."
         ),
         options=(
             Option(

@@ -25,9 +25,10 @@ class Option:
         repeat: whether it may be given more than once.
         environment: the variable that stands in for it when it is not given, or empty.
         choices: the values it can have, for completion; the command judges them.
+        optional: whether it can stand without its value, which then is empty; a value comes after `=` only.
     """
 
-    __slots__ = ("choices", "environment", "metavar", "name", "repeat", "summary")
+    __slots__ = ("choices", "environment", "metavar", "name", "optional", "repeat", "summary")
 
     def __init__(
         self,
@@ -38,13 +39,20 @@ class Option:
         repeat: bool = False,
         environment: str = "",
         choices: Sequence[str] = (),
+        optional: bool = False,
     ) -> None:
         self.name = name
         self.metavar = metavar
+        self.optional = optional
         self.summary = summary
         self.repeat = repeat
         self.environment = environment
         self.choices = choices
+
+    @property
+    def form(self) -> str:
+        """Return how it is written in help."""
+        return f"--{self.name}[={self.metavar}]" if self.optional else f"--{self.name} {self.metavar}".rstrip()
 
 
 _EVERYWHERE = (
@@ -146,7 +154,7 @@ class Command:
             if not option.metavar:
                 if equals:
                     raise self._wrong(f"found {word}, want --{name} without a value")
-            elif not equals:
+            elif not equals and not option.optional:
                 if not pending:
                     raise self._wrong(f"found --{name} at the end, want --{name} {option.metavar}")
                 value = pending.pop()
@@ -194,7 +202,7 @@ class Command:
         for option in self.options:
             if option in _EVERYWHERE:
                 continue
-            form = f"--{option.name} {option.metavar}".rstrip()
+            form = option.form
             words.append(f"[{form}]..." if option.repeat else f"[{form}]")
         if self.rest:
             words.append(f"[-- {self.rest}]")
@@ -207,7 +215,7 @@ class Command:
         lines = textwrap.wrap(self.usage(), 100, subsequent_indent="        ", break_on_hyphens=False)
         lines = [f"usage: {lines[0]}", *lines[1:], "", self.description, "", "options:"]
         for option in self.options:
-            form = f"--{option.name} {option.metavar}".rstrip()
+            form = option.form
             summary = option.summary + (f" [${option.environment}]" if option.environment else "")
             wrapped = textwrap.wrap(summary, 72)
             lines.append(f"  {form:<24}{wrapped[0]}" if len(form) < 23 else f"  {form}\n{'':26}{wrapped[0]}")

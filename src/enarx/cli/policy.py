@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from enarx.wire.corim import PublicKey
 
 _MAX_KEY_BYTES = 100_000
-_SOURCES = ("from-evidence", "from-image", "corim")
+_DIGEST_BYTES = 32
+_SOURCES = ("from-evidence", "from-image", "image", "corim")
 _TEES = ("snp", "tdx", "sgx", "nitro", "cca", "tpm", "azure")
 
 
@@ -65,7 +66,10 @@ def _init(parsed: Parsed) -> int:
             "cannot write a policy: found no TEE to accept, want one",
             hint="--tee snp, or --from-evidence FILE with evidence that is known to be good",
         )
-    draft = write_policy(wanted, references=references, origin=origin)
+    roots = [_emulated_root(value) for value in parsed.all("insecure-accept-emulated")]
+    if roots and "snp" not in wanted:
+        raise UsageError("cannot write a policy: found --insecure-accept-emulated without snp, want both or neither")
+    draft = write_policy(wanted, references=references, origin=origin, insecure_emulated_roots=roots)
     _create(path, draft.text)
     ui.note(f"wrote {path}, which accepts {', '.join(wanted)}")
     if draft.missing:
@@ -90,6 +94,8 @@ def _references(parsed: Parsed, source: str) -> tuple[tuple[str, ...], Mapping[s
         data = _read(name, policy_write.MAX_MANIFEST_BYTES)
         sections, references = policy_write.references_from_manifest(data, path=name)
         return sections, references, f"Reference values: the image manifest {os.path.basename(name)!r}"
+    if source == "image":
+        return _from_installation(_given(parsed, source))
     if source == "corim":
         name = _given(parsed, source)
         sections, references, signer = _from_corim(parsed, name)
@@ -97,13 +103,39 @@ def _references(parsed: Parsed, source: str) -> tuple[tuple[str, ...], Mapping[s
     return (), {}, "Strict; reference values have to be filled in."
 
 
+def _from_installation(name: str) -> tuple[tuple[str, ...], Mapping[str, Reference], str]:
+    from enarx.deploy.reference import IMAGE_TEE, image_references, installed_images
+
+    images = installed_images()
+    if name not in images:
+        raise UsageError(f"cannot write a policy: --image: found {name}, want one of {', '.join(images)}")
+    return (IMAGE_TEE,), image_references({name: images[name]}), f"Reference values: the installed image {name!r}"
+
+
+def _emulated_root(value: str) -> bytes:
+    """Return the digest of an emulated platform's root: given in hex, or this installation's own."""
+    if not value:
+        from enarx.deploy.reference import own_emulated_root
+
+        return own_emulated_root()
+    try:
+        digest = bytes.fromhex(value)
+    except ValueError:
+        digest = b""
+    if len(digest) != _DIGEST_BYTES:
+        raise UsageError(
+            f"cannot write a policy: --insecure-accept-emulated: found {value[:80]}, want 64 digits of a SHA-256, or nothing for this installation's"
+        )
+    return digest
+
+
 def _from_corim(parsed: Parsed, name: str) -> tuple[tuple[str, ...], dict[str, Reference], str]:
-    from enarx.cli.attest import _time
+    from enarx.cli.attest import time_of
     from enarx.verifier.policy_corim import references_from_corim
     from enarx.wire.corim import MAX_CORIM_BYTES, verify_corim
 
     key = _public_key(_given(parsed, "corim-key"))
-    signed = verify_corim(_read(name, MAX_CORIM_BYTES), [key], at=_time(parsed.value("at")))
+    signed = verify_corim(_read(name, MAX_CORIM_BYTES), [key], at=time_of(parsed.value("at")))
     sections, references = references_from_corim(signed.values, path=name)
     return sections, references, signed.signer
 
@@ -168,14 +200,14 @@ def _good_parts(parsed: Parsed, name: str) -> tuple[Part, ...]:
 
 def _examine(parsed: Parsed, name: str) -> tuple[Examined, Ledger, datetime]:
     """Decode evidence and look at it: its claims, what was found about it, and for which time."""
-    from enarx.cli.attest import _time, read_limited, read_paths
+    from enarx.cli.attest import read_limited, read_paths, time_of
     from enarx.rats import Evidence
     from enarx.verifier import pinned_anchors, recognise
     from enarx.verifier.ledger import Ledger, Setting
     from enarx.verifier.registry import judge_of
 
     recognised = recognise(Evidence(data=read_limited(name)))
-    at = _time(parsed.value("at"))
+    at = time_of(parsed.value("at"))
     ledger = Ledger()
     endorsements = recognised.endorsements + read_paths(parsed.all("endorsements"))
     setting = Setting(at=at, anchors=pinned_anchors())
@@ -280,16 +312,25 @@ COMMANDS = {
         ),
         options=(
             Option("tee", "TEE", "accept this kind of TEE; may be repeated", repeat=True, choices=_TEES),
+            Option("image", "NAME", "take reference values from this installation: process is the package itself"),
             Option("from-image", "FILE", "take reference values from the manifest of an image"),
             Option("corim", "FILE", "take reference values from a signed CoRIM"),
             Option("corim-key", "PEM", "the public key or certificate of the CoRIM's signer"),
             Option("from-evidence", "FILE", "take reference values from this evidence, which you say is good"),
             Option("endorsements", "PATH", "a file or folder of endorsements of that evidence", repeat=True),
             Option("at", "TIME", "judge that CoRIM or evidence for this time instead of now"),
+            Option(
+                "insecure-accept-emulated",
+                "ROOT-SHA256",
+                "also accept an emulated platform, this installation's own if not given, by its root",
+                repeat=True,
+                optional=True,
+            ),
         ),
         examples=(
             ("enarx policy init policy.toml --tee snp --tee tdx", "strict, to be filled in"),
             ("enarx policy init policy.toml --from-evidence report.bin", "accept what this evidence says, and newer"),
+            ("enarx policy init policy.toml --image process", "accept Keeps that run this very enarx"),
         ),
         run=_init,
     ),

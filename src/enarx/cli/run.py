@@ -15,8 +15,9 @@ from enarx.errors import EnarxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from enarx.runtime.workload import Directory, File, Limits, Workload
+    from enarx.runtime.workload import Directory, Workload
     from enarx.wire import EnarxToml
+    from enarx.wire.overrides import Overrides
 
 _MAIN = "main.wasm"
 _CONFIG = "Enarx.toml"
@@ -105,42 +106,24 @@ def _sources(parsed: Parsed) -> tuple[str, str | None]:
 
 def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
     """Put the configuration file and the options over it together."""
-    from enarx.runtime.workload import Directory, Limits, Tls, Workload, standard_files
+    from enarx.runtime.workload import Limits, Tls, Workload, standard_files
 
-    limits = Limits()
-    tls = Tls()
-    files = standard_files()
-    dirs: list[Directory] = []
-    args: list[str] = []
-    env: dict[str, str] = {}
-    allow_connect = None
-    if config is not None:
-        toml = _read_config(config)
-        folder = config.rpartition("/")[0]
-        args, env, allow_connect = list(toml.args), dict(toml.env), toml.allow_connect
-        files = _files(toml)
-        dirs = [Directory(_beside(folder, d.host), d.guest, read_only=d.read_only) for d in toml.dirs]
-        tls = Tls(
-            certificate=toml.tls.certificate and _beside(folder, toml.tls.certificate),
-            private_key=toml.tls.private_key and _beside(folder, toml.tls.private_key),
-            client_auth=toml.tls.client_auth,
-            trust_anchors=[_beside(folder, path) for path in toml.tls.trust_anchors],
+    toml = None if config is None else _read_config(config)
+    if toml is None and len(parsed.values) == parsed.flag("backend") + parsed.flag("verbose"):
+        # Nothing is said at all: what holds then needs no records.
+        return Workload(
+            module, args=parsed.rest or (), files=standard_files(), announce_files=False, limits=Limits(), tls=Tls()
         )
-        for name in ("memory_bytes", "timeout_s", "fuel", "output_bytes", "open_files"):
-            if (value := getattr(toml.limits, name)) is not None:
-                setattr(limits, name, value)
-    if len(parsed.values) > parsed.flag("backend") + parsed.flag("verbose"):
-        _apply(parsed, limits, files, dirs, env)
-    return Workload(
+    from enarx.runtime.from_toml import make_workload
+    from enarx.wire.overrides import apply_overrides
+
+    dirs = [_directory(word) for word in parsed.all("dir")]
+    return make_workload(
         module,
-        args=args if parsed.rest is None else parsed.rest,
-        env=list(env.items()),
-        files=files,
+        apply_overrides(toml, read_overrides(parsed)),
         announce_files=config is not None or bool(parsed.all("listen")),
+        folder=(config or "").rpartition("/")[0],
         dirs=dirs,
-        limits=limits,
-        allow_connect=allow_connect,
-        tls=tls,
     )
 
 
@@ -156,58 +139,50 @@ def _read_config(path: str) -> EnarxToml:
     return decode_enarx_toml(data, path=path)
 
 
-def _files(toml: EnarxToml) -> list[File]:
-    from enarx.runtime.workload import File
-    from enarx.wire import ConnectFile, ListenFile, NullFile
+def read_overrides(parsed: Parsed) -> Overrides:
+    """Return what the workload options say, but for --dir.
 
-    files = []
-    for entry in toml.files:
-        if isinstance(entry, ListenFile):
-            files.append(File("listen", entry.name, prot=entry.prot, host=entry.addr, port=entry.port))
-        elif isinstance(entry, ConnectFile):
-            files.append(File("connect", entry.name, prot=entry.prot, host=entry.host, port=entry.port))
-        elif isinstance(entry, NullFile):
-            files.append(File("null", entry.name))
-        else:
-            files.append(File(entry.kind, entry.name))
-    return files
-
-
-def _beside(folder: str, path: str) -> str:
-    """Resolve a path of a configuration file against the folder it is in."""
-    return path if path.startswith("/") or not folder else f"{folder}/{path}"
-
-
-def _apply(parsed: Parsed, limits: Limits, files: list[File], dirs: list[Directory], env: dict[str, str]) -> None:
-    """Let the options override the configuration file."""
-    from enarx.runtime.workload import Directory
+    Raises:
+        UsageError, ConfigError: a value of another form.
+    """
+    from enarx.wire.overrides import Overrides
     from enarx.wire.units import parse_duration, parse_size
 
-    for word in parsed.all("env"):
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise UsageError(f"cannot run: --env: found {word}, want NAME=VALUE")
-        env[name] = value
-    for word in parsed.all("dir"):
-        host, colons, guest = word.partition("::")
-        guest, read_only, rest = guest.partition("::")
-        if not colons or not host or not guest or (read_only and rest != "ro"):
-            raise UsageError(f"cannot run: --dir: found {word}, want HOST::GUEST or HOST::GUEST::ro")
-        if not _is(host, _DIRECTORY):
-            raise UsageError(f"cannot run: --dir: {host}: found no such directory")
-        dirs.append(Directory(host, guest, read_only=bool(read_only)))
-    for word in parsed.all("listen"):
-        _listen(word, files)
+    limits: dict[str, float] = {}
     if (text := parsed.value("memory")) is not None:
-        limits.memory_bytes = parse_size(text, name="--memory")
+        limits["memory-bytes"] = parse_size(text, name="--memory")
     if (text := parsed.value("timeout")) is not None:
-        limits.timeout_s = parse_duration(text, name="--timeout")
+        limits["timeout-ms"] = parse_duration(text, name="--timeout") * 1000
     if (text := parsed.value("output")) is not None:
-        limits.output_bytes = parse_size(text, name="--output")
-    if (text := parsed.value("fuel")) is not None:
-        limits.fuel = _count("fuel", text)
-    if (text := parsed.value("open-files")) is not None:
-        limits.open_files = _count("open-files", text)
+        limits["output-bytes"] = parse_size(text, name="--output")
+    for name in ("fuel", "open-files"):
+        if (text := parsed.value(name)) is not None:
+            limits[name] = _count(name, text)
+    return Overrides(
+        arguments=parsed.rest,
+        environment=[_variable(word) for word in parsed.all("env")],
+        listen=[_listen(word) for word in parsed.all("listen")],
+        limits=limits,
+    )
+
+
+def _variable(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals or not name:
+        raise UsageError(f"cannot run: --env: found {word}, want NAME=VALUE")
+    return name, value
+
+
+def _directory(word: str) -> Directory:
+    from enarx.runtime.workload import Directory
+
+    host, colons, guest = word.partition("::")
+    guest, read_only, rest = guest.partition("::")
+    if not colons or not host or not guest or (read_only and rest != "ro"):
+        raise UsageError(f"cannot run: --dir: found {word}, want HOST::GUEST or HOST::GUEST::ro")
+    if not _is(host, _DIRECTORY):
+        raise UsageError(f"cannot run: --dir: {host}: found no such directory")
+    return Directory(host, guest, read_only=bool(read_only))
 
 
 def _count(name: str, text: str) -> int:
@@ -216,22 +191,15 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
-def _listen(word: str, files: list[File]) -> None:
-    """Give a listen entry another port, or add one."""
-    from enarx.runtime.workload import File
-
+def _listen(word: str) -> tuple[str, str, int]:
+    """Return name, protocol (empty: the entry's own) and port."""
     name, _, where = word.partition("=")
     prot, colon, port = where.rpartition(":")
     named = name and ":" not in name and name.isprintable()
     numbered = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
     if not named or not numbered or (colon and prot not in {"tcp", "tls"}):
         raise UsageError(f"cannot run: --listen: found {word}, want NAME=PORT, NAME=tls:PORT or NAME=tcp:PORT")
-    for file in files:
-        if file.kind == "listen" and file.name == name:
-            file.port = int(port)
-            file.prot = prot or file.prot
-            return
-    files.append(File("listen", name, prot=prot or "tls", host="::", port=int(port)))
+    return name, prot, int(port)
 
 
 COMMANDS = {

@@ -3,7 +3,8 @@
 
 Rules of this file:
 
-- Names are AMD's own, letter by letter. What tells these certificates from AMD's is the key at the top, and nothing else may.
+- Names are AMD's own, letter by letter. What tells these certificates from AMD's is the key at the top, and nothing else may; but
+  a root that lasts longer than a test also bears an extension that says what it is, so that nobody can pin it as AMD's.
 - A VCEK or VLEK has the serial number 0, as AMD's have. No certificate library makes one, so it is put in before signing.
 
 Source: AMD 57230 VCEK Certificate and KDS Interface, sections 3 and 4.
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from enarx.abi.snp import VekClaims, serialise_vek_extensions
+from enarx.rats.anchors import EMULATED_ROOT
 
 __all__ = [
     "Authority",
@@ -43,6 +45,7 @@ _LINE_NUMBERS = {"Milan": 1, "Genoa": 2, "Turin": 3}
 # After version 3, an INTEGER of one byte: the placeholder that becomes AMD's serial number 0.
 _SERIAL_ONE = b"\xa0\x03\x02\x01\x02\x02\x01\x01"
 _SERIAL_ZERO = b"\xa0\x03\x02\x01\x02\x02\x01\x00"
+_DER_NULL = b"\x05\x00"
 
 Extensions = Sequence[tuple[x509.ExtensionType, bool]]
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -126,6 +129,7 @@ def make_authority(
     lifetime: timedelta = _AUTHORITY_LIFETIME,
     signs_lists: bool = False,
     path_length: int | None = 0,
+    says_emulated: bool = False,
 ) -> Authority:
     """Make an ARK, ASK or ASVK.
 
@@ -138,6 +142,7 @@ def make_authority(
         lifetime: for how long.
         signs_lists: whether it may sign revocation lists.
         path_length: how many authorities may be below it; None is any number.
+        says_emulated: whether it bears the extension of an emulated platform's root.
     """
     signer = issuer.private_key if issuer is not None else key
     usage = x509.KeyUsage(
@@ -157,6 +162,9 @@ def make_authority(
         (x509.BasicConstraints(ca=True, path_length=path_length), True),
         (usage, True),
     )
+    if says_emulated:
+        mark = x509.UnrecognizedExtension(x509.ObjectIdentifier(EMULATED_ROOT), _DER_NULL)
+        extensions = (*extensions, (mark, False))
     subject = make_name(name)
     certificate = make_certificate(
         subject,

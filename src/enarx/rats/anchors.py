@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-__all__ = ["TrustAnchors"]
+from enarx.errors import UsageError
+
+__all__ = ["EMULATED_ROOT", "TrustAnchors"]
+
+EMULATED_ROOT = "2.25.56145321689887902900810908206672551938"
+"""The extension in the root certificate of an emulated platform, which says that it is one."""
+
+# That object identifier in DER.
+_EMULATED_ROOT_DER = bytes.fromhex("061369d4bd998595cea290eb8a9e98b581b3eac002")
 
 _NONE: Mapping[bytes, bytes] = MappingProxyType({})
 
@@ -24,6 +32,9 @@ class TrustAnchors:
         cca: CPAK public keys, SubjectPublicKeyInfo in DER by the 33-byte instance id they are for.
         tpm_aks: SHA-256 of the SubjectPublicKeyInfo in DER of attestation keys that need no certificate.
         insecure_emulated: SHA-256 of the DER of ARK certificates of emulated platforms. What rests on one of these is never affirming.
+
+    Raises:
+        UsageError: the root of an emulated platform is in another family than `insecure_emulated`.
     """
 
     amd: tuple[bytes, ...] = ()
@@ -33,6 +44,14 @@ class TrustAnchors:
     cca: Mapping[bytes, bytes] = field(default_factory=lambda: _NONE)
     tpm_aks: frozenset[bytes] = frozenset()
     insecure_emulated: frozenset[bytes] = frozenset()
+
+    def __post_init__(self) -> None:
+        for family in ("amd", "intel", "aws", "tpm"):
+            if any(_EMULATED_ROOT_DER in root for root in getattr(self, family)):
+                raise UsageError(
+                    f"cannot trust the roots of {family}: found the root of an emulated platform, want it as insecure_emulated",
+                    hint="a policy accepts it with insecure_emulated_roots, never as affirming",
+                )
 
     def extended(self, *, emulated: frozenset[bytes], tpm_aks: frozenset[bytes]) -> TrustAnchors:
         """Return these anchors with what a policy accepts in spite of its being insecure."""

@@ -38,7 +38,7 @@ def run_workload(workload: Workload, cache: Cache, begin: Callable[[], None]) ->
         return _run(workload, cache, begin, fuel=fuel)
     except capi.UnmappableError:
         # As we wrote it and still refused: written on another processor, or by another build of the engine.
-        for path in (workload.path, f"{_OVERLAY}/trampoline.wat", f"{_OVERLAY}/router.wat"):
+        for path in (workload.path, *overlay_paths()):
             cache.discard(cache.find(path, fuel=fuel))
         # Or gone, by `enarx cache clear` in between: what is not in the cache now cannot go again.
         return _run(workload, cache.apart(), begin, fuel=fuel)
@@ -53,5 +53,10 @@ def _run(workload: Workload, cache: Cache, begin: Callable[[], None], *, fuel: b
         return run_component(engine, artefact.path, workload, begin)
     from enarx.runtime.preview1.core import run_module
 
-    overlay = [cache.find(f"{_OVERLAY}/{name}.wat", fuel=fuel) for name in ("trampoline", "router")]
-    return run_module(engine, (artefact.path, overlay[0].path, overlay[1].path), workload, begin)
+    trampoline, router = (cache.find(path, fuel=fuel) for path in overlay_paths())
+    return run_module(engine, (artefact.path, trampoline.path, router.path), workload, begin)
+
+
+def overlay_paths() -> tuple[str, str]:
+    """Return the sources of the trampoline and the router, which every core module runs between."""
+    return f"{_OVERLAY}/trampoline.wat", f"{_OVERLAY}/router.wat"

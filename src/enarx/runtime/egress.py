@@ -27,7 +27,7 @@ from _socket import (
 
 from enarx.errors import ConfigError, TransportError
 
-__all__ = ["Egress", "pattern_for", "resolve"]
+__all__ = ["Egress", "as_address", "pattern_for", "resolve"]
 
 MAX_PATTERNS = 1024
 MAX_PATTERN_LENGTH = 300
@@ -181,6 +181,12 @@ class Egress:
 def pattern_for(host: str, port: int) -> str:
     """Write the pattern that allows exactly this host and port, with brackets where an IPv6 address needs them."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def as_address(host: str) -> str | None:
+    """Return an address in its one form, without brackets, or None for a name and for what is neither."""
+    parsed = _host(host)
+    return str(_endpoint(parsed, 0)[1][0]) if isinstance(parsed, bytes) else None
 
 
 def resolve(host: str, port: int, *, timeout_s: float) -> list[tuple[int, tuple[str | int, ...]]]:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 
 from enarx.errors import TransportError
-from enarx.runtime.network import prepare
+from enarx.runtime.network import prepare, shown_peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Handshakes:
                 self._drop(next(iter(self._under_way)))
             number = sock.fileno()
             self._epoll.register(number, select.EPOLLIN)
-            self._under_way[number] = (self._tls.stream(sock, peer=str(peer[0])), sock, now + HANDSHAKE_S)
+            self._under_way[number] = (self._tls.stream(sock, peer=shown_peer(peer)), sock, now + HANDSHAKE_S)
 
     def _shake(self, number: int) -> None:
         stream, sock, _ = self._under_way[number]

@@ -9,6 +9,7 @@ Private keys stay in memory: nothing here writes.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -36,15 +37,20 @@ class Identity(Protocol):
 
 
 class SelfSigned:
-    """A key made at the first use, known to no authority: it keeps eavesdroppers out and proves nothing."""
+    """A key made at the first use, known to no authority: it keeps eavesdroppers out and proves nothing.
 
-    def __init__(self) -> None:
+    Args:
+        wall_ns: tells the time since 1970.
+    """
+
+    def __init__(self, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self._wall_ns = wall_ns
         self._made: Credential | None = None
 
     def credential(self) -> Credential:
         """Return the credential, making it at the first call; it is valid from then for a year."""
         if self._made is None:
-            self._made = make_self_signed(at=datetime.fromtimestamp(int(time.time()), UTC))
+            self._made = make_self_signed(at=datetime.fromtimestamp(self._wall_ns() // 10**9, UTC))
         return self._made
 
 
@@ -54,11 +60,13 @@ class FromFiles:
     Args:
         certificate: path of the chain, the end entity's certificate first.
         private_key: path of the unencrypted key.
+        contents: of both, by path, where they travelled here; None reads them from this machine.
     """
 
-    def __init__(self, *, certificate: str, private_key: str) -> None:
+    def __init__(self, *, certificate: str, private_key: str, contents: Mapping[str, bytes] | None = None) -> None:
         self._certificate = certificate
         self._private_key = private_key
+        self._contents = contents
         self._loaded: Credential | None = None
 
     def credential(self) -> Credential:
@@ -68,26 +76,31 @@ class FromFiles:
             ConfigError: a file cannot be read, is not what it should be, or the two do not belong together.
         """
         if self._loaded is None:
-            chain = load_certificates(_read(self._certificate), path=self._certificate)
-            key = load_private_key(_read(self._private_key), path=self._private_key)
+            chain = load_certificates(_read(self._certificate, self._contents), path=self._certificate)
+            key = load_private_key(_read(self._private_key, self._contents), path=self._private_key)
             require_match(chain[0], key, path=self._private_key)
             self._loaded = Credential(chain=chain, private_key=key)
         return self._loaded
 
 
-def load_trust_anchors(path: str) -> tuple[x509.Certificate, ...]:
+def load_trust_anchors(path: str, contents: Mapping[str, bytes] | None = None) -> tuple[x509.Certificate, ...]:
     """Read the certificates that peers' chains may end in, roots or not.
 
     Args:
         path: a PEM file, as the user named it.
+        contents: as of `FromFiles`.
 
     Raises:
         ConfigError: the file cannot be read, or holds no well-formed certificate.
     """
-    return load_certificates(_read(path), path=path)
+    return load_certificates(_read(path, contents), path=path)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, contents: Mapping[str, bytes] | None) -> bytes:
+    if contents is not None:
+        if path not in contents:
+            raise ConfigError(f"reading PEM failed: {path}: found no such file among those that travelled", path=path)
+        return contents[path]
     try:
         with open(path, "rb") as file:  # pathlib is not worth its import
             return file.read(MAX_PEM_BYTES + 1)

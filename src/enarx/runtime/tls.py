@@ -21,7 +21,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -90,7 +90,7 @@ class ServerTls:
         trust_anchors: certificates that client chains may end in, roots or not; wanted exactly where clients are asked.
         alpn: protocols in order of preference; a client that offers some, but none of these, is refused (RFC 7301).
             Empty: the extension is ignored.
-        verify_at: Unix time at which client chains must be valid; None is now.
+        verify_at: returns the Unix time at which a client's chain must be valid; None is this machine's clock.
 
     Raises:
         ConfigError: OpenSSL refuses the credential, or client_auth and trust_anchors contradict each other.
@@ -103,7 +103,7 @@ class ServerTls:
         client_auth: str = "none",
         trust_anchors: Sequence[x509.Certificate] = (),
         alpn: Sequence[str] = (),
-        verify_at: int | None = None,
+        verify_at: Callable[[], int] | None = None,
     ) -> None:
         modes = {
             "none": SSL.VERIFY_NONE,
@@ -119,7 +119,7 @@ class ServerTls:
             raise ConfigError(
                 f"client authentication {client_auth}: found {found}, want them where clients are asked", key="tls"
             )
-        context = _context(SSL.TLS_SERVER_METHOD, modes[client_auth], verify_at)
+        context = _context(SSL.TLS_SERVER_METHOD, modes[client_auth])
         try:
             _use_credential(context, credential)
             _trust(context, trust_anchors)
@@ -131,6 +131,7 @@ class ServerTls:
         if alpn:
             _choose_alpn(context, [protocol.encode("ascii") for protocol in alpn])
         self._context = context
+        self._verify_at = verify_at
 
     def stream(self, sock: socket.socket, *, peer: str) -> TlsStream:
         """Put the server's end on an accepted socket, without talking yet.
@@ -141,6 +142,7 @@ class ServerTls:
         """
         connection = SSL.Connection(self._context, sock)
         connection.set_accept_state()
+        _judge_at(connection, self._verify_at)
         return TlsStream(connection, sock, peer)
 
 
@@ -151,7 +153,7 @@ class ClientTls:
         credential: what it shows to a server that asks, or None for nothing.
         trust_anchors: certificates that server chains must end in, roots or not; None is Mozilla's, from `certifi`.
         alpn: protocols to offer, in order of preference.
-        verify_at: Unix time at which server chains must be valid; None is now.
+        verify_at: returns the Unix time at which a server's chain must be valid; None is this machine's clock.
 
     Raises:
         ConfigError: OpenSSL refuses the credential or an anchor, or there is none.
@@ -163,9 +165,9 @@ class ClientTls:
         *,
         trust_anchors: Sequence[x509.Certificate] | None = None,
         alpn: Sequence[str] = (),
-        verify_at: int | None = None,
+        verify_at: Callable[[], int] | None = None,
     ) -> None:
-        context = _context(SSL.TLS_CLIENT_METHOD, SSL.VERIFY_PEER, verify_at)
+        context = _context(SSL.TLS_CLIENT_METHOD, SSL.VERIFY_PEER)
         try:
             if credential is not None:
                 _use_credential(context, credential)
@@ -182,6 +184,7 @@ class ClientTls:
         if alpn:
             context.set_alpn_protos([protocol.encode("ascii") for protocol in alpn])
         self._context = context
+        self._verify_at = verify_at
 
     def stream(self, sock: socket.socket, *, host: str, peer: str) -> TlsStream:
         """Put the client's end on a connected socket, without talking yet.
@@ -196,6 +199,7 @@ class ClientTls:
         """
         connection = SSL.Connection(self._context, sock)
         connection.set_connect_state()
+        _judge_at(connection, self._verify_at)
         _expect_host(connection, host.removeprefix("[").removesuffix("]"))
         return TlsStream(connection, sock, peer, host=host)
 
@@ -433,7 +437,7 @@ class TlsStream:
         return verdict, None
 
 
-def _context(method: int, verify_mode: int, verify_at: int | None) -> SSL.Context:
+def _context(method: int, verify_mode: int) -> SSL.Context:
     context = SSL.Context(method)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
@@ -449,9 +453,13 @@ def _context(method: int, verify_mode: int, verify_at: int | None) -> SSL.Contex
     parameters = _lib.SSL_CTX_get0_param(pointer)
     # A listed certificate is trusted for being listed, whether it is a root or not.
     _lib.X509_VERIFY_PARAM_set_flags(parameters, X509StoreFlags.PARTIAL_CHAIN)
-    if verify_at is not None:
-        _lib.X509_VERIFY_PARAM_set_time(parameters, verify_at)
     return context
+
+
+def _judge_at(connection: SSL.Connection, verify_at: Callable[[], int] | None) -> None:
+    """Have the peer's chain judged at the time that it is now, where that is not this machine's word."""
+    if verify_at is not None:
+        _lib.X509_VERIFY_PARAM_set_time(_lib.SSL_get0_param(connection._ssl), verify_at())
 
 
 def _use_credential(context: SSL.Context, credential: Credential) -> None:

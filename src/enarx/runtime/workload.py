@@ -10,7 +10,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from enarx.runtime.network import Broker
 
 DEFAULT_MEMORY_BYTES = 1 << 30
 DEFAULT_OPEN_FILES = 1024
@@ -91,9 +93,10 @@ class Tls:
         private_key: path of its PEM key; given exactly when `certificate` is.
         client_auth: `none`, `optional` or `required`, for listening sockets.
         trust_anchors: paths of PEM roots for both directions; empty means Mozilla's for connecting sockets.
+        contents: of all those files, by path, where they travelled here; None reads them from this machine.
     """
 
-    __slots__ = ("certificate", "client_auth", "private_key", "trust_anchors")
+    __slots__ = ("certificate", "client_auth", "contents", "private_key", "trust_anchors")
 
     def __init__(
         self,
@@ -102,11 +105,13 @@ class Tls:
         private_key: str | None = None,
         client_auth: str = "none",
         trust_anchors: Sequence[str] = (),
+        contents: Mapping[str, bytes] | None = None,
     ) -> None:
         self.certificate = certificate
         self.private_key = private_key
         self.client_auth = client_auth
         self.trust_anchors = tuple(trust_anchors)
+        self.contents = contents
 
 
 class Workload:
@@ -122,9 +127,23 @@ class Workload:
         limits: what it may use.
         allow_connect: outbound patterns as `enarx.runtime.egress` reads them; None means exactly the connect entries.
         tls: certificates of its sockets.
+        broker: who makes its sockets, where it has no network of its own; None is this machine's network.
+        wall_clock_offset_ns: what to add to CLOCK_MONOTONIC for the time since 1970; None is this machine's clock.
     """
 
-    __slots__ = ("allow_connect", "announce_files", "args", "dirs", "env", "files", "limits", "path", "tls")
+    __slots__ = (
+        "allow_connect",
+        "announce_files",
+        "args",
+        "broker",
+        "dirs",
+        "env",
+        "files",
+        "limits",
+        "path",
+        "tls",
+        "wall_clock_offset_ns",
+    )
 
     def __init__(
         self,
@@ -138,6 +157,8 @@ class Workload:
         limits: Limits,
         allow_connect: Sequence[str] | None = None,
         tls: Tls,
+        broker: Broker | None = None,
+        wall_clock_offset_ns: int | None = None,
     ) -> None:
         self.path = path
         self.args = args
@@ -148,6 +169,8 @@ class Workload:
         self.limits = limits
         self.allow_connect = allow_connect
         self.tls = tls
+        self.broker = broker
+        self.wall_clock_offset_ns = wall_clock_offset_ns
 
 
 class Outcome:

@@ -72,6 +72,7 @@ def write_policy(
     *,
     references: Mapping[str, Reference],
     origin: str,
+    insecure_emulated_roots: Iterable[bytes] = (),
     rules_of: RulesOf = registered_rules,
 ) -> Draft:
     """Write a policy file.
@@ -80,6 +81,7 @@ def write_policy(
         sections: the TEEs to accept, each a section of the policy.
         references: values by key; the others are the strict ones of their rules.
         origin: where the references are from, as one line for people.
+        insecure_emulated_roots: SHA-256 digests of emulated platforms' roots that are accepted too.
         rules_of: gives the rules of a section.
     """
     lines = [
@@ -89,6 +91,9 @@ def write_policy(
         "",
         f"version = {VERSION}",
     ]
+    roots = sorted(root.hex() for root in insecure_emulated_roots)
+    if roots:
+        lines += ["# Nothing protects data in use on these platforms", f"insecure_emulated_roots = {toml_of(roots)}"]
     missing: list[str] = []
     for section in sections:
         header = ""

@@ -173,7 +173,7 @@ class TestTime:
         ],
     )
     def test_reads(self, text, time):
-        assert attest._time(text) == time
+        assert attest.time_of(text) == time
 
     @pytest.mark.parametrize(
         ("text", "found"),

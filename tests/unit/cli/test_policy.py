@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import runpy
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from enarx.cli import main
 from enarx.cli.policy import _TEES, load_policy
 from enarx.errors import ConfigError, DecodeError, UsageError
+from enarx.image import measure_process, package_folder
 from enarx.rats import Check, Concern
 from enarx.verifier import Recognised
 from enarx.verifier.ledger import Examined, Judge
@@ -122,6 +125,28 @@ def test_init_from_an_image(here, capfd):
     assert "# Reference values: the image manifest 'image.json'" in (here / "p.toml").read_text()
 
 
+def test_init_from_an_installed_image(here, capfd, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(here))
+    platform = here / "enarx/emulated-platform"
+    platform.mkdir(parents=True, mode=0o700)
+    (platform / "ark.der").write_bytes(b"root")
+    argv = ("init", "p.toml", "--image", "process", "--insecure-accept-emulated")
+    status, _, err = run(capfd, *argv, f"--insecure-accept-emulated={'AB' * 32}")
+    assert status == 0
+    assert "which accepts snp" in err
+    text = (here / "p.toml").read_text()
+    assert f'measurement = ["{measure_process(package_folder()).hex()}"]' in text
+    assert "# Reference values: the installed image 'process'" in text
+    roots = sorted((hashlib.sha256(b"root").hexdigest(), "ab" * 32))
+    assert tomllib.loads(text)["insecure_emulated_roots"] == roots
+
+
+def test_init_without_an_emulated_platform_of_its_own(here, capfd, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(here))
+    argv = ("init", "p.toml", "--image", "process", "--insecure-accept-emulated")
+    refused(run(capfd, *argv), 108, "this installation's emulated platform: found none")
+
+
 @pytest.fixture
 def corim(here):
     """Write a signed CoRIM and its signer's public key, and return the key."""
@@ -179,6 +204,11 @@ def test_init_refuses_a_key_of_another_kind(here, capfd, corim):
         (["p.toml"], "found no TEE to accept, want one"),
         (["p.toml", "--tee", "sev"], "--tee: found sev, want one of snp, tdx"),
         (["p.toml", "--from-image", "a", "--from-evidence", "b"], "found --from-evidence and --from-image"),
+        (["p.toml", "--image", "other"], "--image: found other, want one of process"),
+        (["p.toml", "--image", "process", "--from-image", "a"], "found --from-image and --image, want one of them"),
+        (["p.toml", "--image", "process", "--insecure-accept-emulated=x"], "found x, want 64 digits"),
+        (["p.toml", "--image", "process", "--insecure-accept-emulated=ab"], "found ab, want 64 digits"),
+        (["p.toml", "--tee", "sgx", f"--insecure-accept-emulated={'ab' * 32}"], "without snp, want both or neither"),
         (["p.toml", "--tee", "snp", "--corim", "a"], "found one of --corim and --corim-key"),
         (["p.toml", "--tee", "snp", "--corim-key", "a"], "found one of --corim and --corim-key"),
         (["p.toml", "--from-image", "gone.json"], "cannot read gone.json: No such file"),

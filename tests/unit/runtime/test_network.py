@@ -13,8 +13,10 @@ from enarx.runtime.network import Network
 from enarx.runtime.workload import File, Limits, Tls, Workload
 
 
-def make(*files, allow_connect=None):
-    return Network(Workload("app.wasm", files=files, allow_connect=allow_connect, limits=Limits(), tls=Tls()))
+def make(*files, allow_connect=None, broker=None):
+    return Network(
+        Workload("app.wasm", files=files, allow_connect=allow_connect, limits=Limits(), tls=Tls(), broker=broker)
+    )
 
 
 def listen(host="127.0.0.1", port=0, prot="tcp"):
@@ -151,3 +153,128 @@ def test_refuses_a_certificate_that_cannot_be_read(tmp_path):
     made = Network(Workload("app.wasm", files=[], limits=Limits(), tls=tls))
     with pytest.raises(ConfigError, match=r"none\.pem"):
         made.server_tls()
+
+
+# --- With a broker ---------------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """What a broker answers: a socket, an error or nothing yet."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.closed = False
+        self.ready, self._other = socket.socketpair()
+        if answer is not None:
+            self._other.send(b"!")
+
+    def fileno(self):
+        return self.ready.fileno()
+
+    def take(self):
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        return self.answer
+
+    def close(self):
+        self.closed = True
+        self.ready.close()
+        self._other.close()
+
+
+class FakeBroker:
+    def __init__(self, answer=None):
+        self.answer = answer
+        self.asked = []
+
+    def ask(self, host, port):
+        self.asked.append((host, port))
+        self.last = Asked(self.answer)
+        return self.last
+
+    def listener(self, name):
+        return socket.socket(socket.AF_UNIX)
+
+
+def test_a_broker_s_listener_is_taken_and_nothing_is_said(capfd):
+    with make(broker=FakeBroker()).listen(listen("not an address")) as sock:
+        assert sock.family == socket.AF_UNIX
+        assert not sock.getblocking()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_broker_connects_by_name():
+    ours, theirs = socket.socketpair()
+    broker = FakeBroker(theirs)
+    file = connect("db.example", 5432)
+    with ours, make(file, broker=broker).connect(file) as sock:
+        assert sock is theirs
+        assert not sock.getblocking()
+    assert broker.asked == [("db.example", 5432)]
+    assert broker.last.closed
+
+
+def test_a_broker_s_refusal_and_its_silence_are_told(monkeypatch):
+    file = connect("db.example", 5432)
+    refusing = FakeBroker(ConnectionRefusedError(111, "Connection refused"))
+    with pytest.raises(TransportError, match=r"db\.example:5432: connection refused"):
+        make(file, broker=refusing).connect(file)
+    monkeypatch.setattr(network, "CONNECT_S", 0.01)
+    silent = FakeBroker()
+    with pytest.raises(TransportError, match="no answer within"):
+        make(file, broker=silent).connect(file)
+    assert refusing.last.closed
+    assert silent.last.closed
+
+
+def test_a_broker_is_not_asked_for_what_is_forbidden():
+    broker = FakeBroker()
+    with pytest.raises(ConfigError):
+        make(connect("db.example", 1), allow_connect=[], broker=broker).connect(connect("db.example", 1))
+    assert broker.asked == []
+
+
+def test_a_name_has_an_address_that_stands_for_it_and_nothing_else():
+    broker = FakeBroker(OSError())
+    made = make(allow_connect=["a.example:80", "*.b.example:*", "0.0.0.0/0:443"], broker=broker)
+    ((family, (first, port)),) = made.look_up("A.example.", 80, timeout_s=1)
+    ((_, (second, _)),) = made.look_up("x.b.example", 1, timeout_s=1)
+    assert (family, port) == (socket.AF_INET, 80)
+    assert first != second
+    assert first.startswith("240.")
+    assert made.look_up("a.example", 80, timeout_s=1)[0][1][0] == first
+    assert made.name_at(first) == "a.example"
+    assert made.permits(first, 80)
+    # A rule for all addresses is none for the one that stands for a name.
+    assert not made.permits(first, 443)
+    assert made.permits(second, 9)
+    made.ask(first, 80).close()
+    assert broker.asked == [("a.example", 80)]
+
+
+def test_an_address_stands_for_itself():
+    made = make(allow_connect=["*:*"], broker=FakeBroker(OSError()))
+    assert made.look_up("192.0.2.1", 80, timeout_s=1) == [(socket.AF_INET, ("192.0.2.1", 80))]
+    assert made.look_up("[2001:DB8::1]", 80, timeout_s=1) == [(socket.AF_INET6, ("2001:db8::1", 80))]
+    with pytest.raises(OSError, match="no name"):
+        made.ask("240.0.0.1", 80)
+
+
+def test_no_name_ever_gets_the_address_that_another_had(monkeypatch):
+    monkeypatch.setattr(network, "_MAX_NAMES", 3)
+    made = make(allow_connect=["*:80"], broker=FakeBroker(OSError()))
+    addresses = [made.look_up(f"h{n}.example", 80, timeout_s=1)[0][1][0] for n in range(5)]
+    assert len(set(addresses)) == 5
+    assert [made.name_at(address) for address in addresses] == [
+        *addresses[:2],
+        "h2.example",
+        "h3.example",
+        "h4.example",
+    ]
+    with pytest.raises(OSError, match="no name"):
+        made.ask(addresses[0], 80)
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 5), "", b"\0abstract", None])
+def test_any_peer_can_be_named_in_a_message(address):
+    assert network.shown_peer(address) == ("192.0.2.1" if isinstance(address, tuple) else "a client")

@@ -107,12 +107,12 @@ def sockets():
 
 
 def server_on(sock, credential, **options):
-    options.setdefault("verify_at", AT_S)
+    options.setdefault("verify_at", lambda: AT_S)
     return ServerTls(credential, **options).stream(sock, peer="10.0.0.2:5000")
 
 
 def client_on(sock, authority, host="localhost", credential=None, **options):
-    options.setdefault("verify_at", AT_S)
+    options.setdefault("verify_at", lambda: AT_S)
     options.setdefault("trust_anchors", [authority.certificate])
     return ClientTls(credential, **options).stream(sock, host=host, peer="10.0.0.1:443")
 
@@ -343,7 +343,7 @@ def test_a_client_accepts_a_certificate_for_the_host(sockets, authority, credent
 def test_a_self_signed_certificate_is_trusted_when_it_is_the_anchor(sockets):
     own = make_self_signed(at=AT)
     a, b = sockets()
-    client = ClientTls(None, trust_anchors=own.chain, verify_at=AT_S).stream(a, host="localhost", peer="p")
+    client = ClientTls(None, trust_anchors=own.chain, verify_at=lambda: AT_S).stream(a, host="localhost", peer="p")
     assert shake(client, server_on(b, own)) == [None, None]
 
 
@@ -354,7 +354,7 @@ def test_an_issuer_that_is_no_root_can_be_the_anchor(sockets):
     ).sign(root.key, hashes.SHA256())
     own = issuer.issue(x509.DNSName("localhost"))
     a, b = sockets()
-    client = ClientTls(None, trust_anchors=[signed], verify_at=AT_S).stream(a, host="localhost", peer="p")
+    client = ClientTls(None, trust_anchors=[signed], verify_at=lambda: AT_S).stream(a, host="localhost", peer="p")
     assert shake(client, server_on(b, own)) == [None, None]
 
 
@@ -370,7 +370,7 @@ def test_the_whole_chain_is_sent(sockets):
         .sign(root.key, hashes.SHA256())
     )
     a, b = sockets()
-    client = ClientTls(None, trust_anchors=[root_ca], verify_at=AT_S).stream(a, host="localhost", peer="p")
+    client = ClientTls(None, trust_anchors=[root_ca], verify_at=lambda: AT_S).stream(a, host="localhost", peer="p")
     whole = Credential(chain=(*own.chain, signed), private_key=own.private_key)
     assert shake(client, server_on(b, whole)) == [None, None]
 
@@ -451,7 +451,7 @@ def test_refuses_a_server_certificate_of_another_authority(sockets, authority):
 
 def test_refuses_a_self_signed_server_by_default(sockets):
     a, b = sockets()
-    client = ClientTls(None, verify_at=AT_S).stream(a, host="localhost", peer="10.0.0.1:443")
+    client = ClientTls(None, verify_at=lambda: AT_S).stream(a, host="localhost", peer="10.0.0.1:443")
     assert "(self-signed certificate)" in refusal((client, server_on(b, make_self_signed(at=AT))))
 
 
@@ -477,7 +477,7 @@ def test_refuses_a_common_name_as_a_host_name(sockets):
         key, hashes.SHA256()
     )
     a, b = sockets()
-    client = ClientTls(None, trust_anchors=[certificate], verify_at=AT_S).stream(a, host="localhost", peer="p")
+    client = ClientTls(None, trust_anchors=[certificate], verify_at=lambda: AT_S).stream(a, host="localhost", peer="p")
     own = Credential(chain=(certificate,), private_key=key)
     assert "does not name localhost" in refusal((client, server_on(b, own)))
 
@@ -488,7 +488,7 @@ def test_refuses_a_certificate_outside_its_time(sockets, authority, credential, 
     # The authority of this test lives as long as what it issues, so the server's own is made to end first.
     credential = authority.issue(x509.DNSName("localhost"), days=1) if at_s > 0 else credential
     at_s = AT_S + (2 if at_s > 0 else at_s) * 86400
-    error = refusal((client_on(a, authority, verify_at=at_s), server_on(b, credential)))
+    error = refusal((client_on(a, authority, verify_at=lambda: at_s), server_on(b, credential)))
     assert error.startswith(f"handshake with 10.0.0.1:443 failed: {reason}")
 
 

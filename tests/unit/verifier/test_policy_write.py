@@ -67,6 +67,13 @@ def test_a_table_holds_its_own_keys_before_its_tables(section):
     assert document.keys() == {"version", section}
 
 
+def test_emulated_roots_are_accepted_above_the_tables():
+    roots = [b"b" * 32, b"a" * 32]
+    draft = write_policy(["sgx"], references={}, origin="a test", insecure_emulated_roots=roots, rules_of=rules_of)
+    assert tomllib.loads(draft.text)["insecure_emulated_roots"] == [(b"a" * 32).hex(), (b"b" * 32).hex()]
+    assert "insecure" not in write("sgx").text
+
+
 def test_references_complete_it():
     references = {
         "snp.measurement": Reference('["' + "ab" * 48 + '"]', ("from somewhere",)),

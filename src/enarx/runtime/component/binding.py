@@ -280,7 +280,7 @@ class Keep:
     ) -> None:
         self.workload = workload
         self._network = network
-        self.clock = clock if clock is not None else Clock()
+        self.clock = clock if clock is not None else Clock(workload.wall_clock_offset_ns)
         self.account = account if account is not None else Account(workload)
         self.state: dict[str, Any] = {}
         self.stopped_by: BaseException | None = None

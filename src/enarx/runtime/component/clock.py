@@ -11,11 +11,18 @@ import time
 
 
 class Clock:
-    """Time of this machine, in nanoseconds."""
+    """Time in nanoseconds.
 
-    __slots__ = ()
+    Args:
+        wall_offset_ns: what to add to monotonic time for that since 1970; None is this machine's clock.
+    """
+
+    __slots__ = ("_wall_offset_ns",)
 
     resolution_ns = 1
+
+    def __init__(self, wall_offset_ns: int | None = None) -> None:
+        self._wall_offset_ns = wall_offset_ns
 
     def monotonic_ns(self) -> int:
         """Return monotonic time; only differences mean anything."""
@@ -26,4 +33,6 @@ class Clock:
 
     def wall_ns(self) -> int:
         """Return time since 1970-01-01T00:00:00Z."""
-        return time.time_ns()
+        offset_ns = self._wall_offset_ns
+        # Before 1970 there is nothing that could be told.
+        return time.time_ns() if offset_ns is None else max(0, min(time.monotonic_ns() + offset_ns, (1 << 64) - 1))

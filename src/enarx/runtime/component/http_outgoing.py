@@ -36,8 +36,9 @@ from enarx.runtime.component.http_types import (
 )
 from enarx.runtime.component.io import POLLABLE, POLLIN, POLLOUT, Pollable
 from enarx.runtime.component.values import Err, Option, Result
-from enarx.runtime.egress import pattern_for, resolve
+from enarx.runtime.egress import pattern_for
 from enarx.runtime.http1 import ProtocolError, ResponseParser, encode_request_head
+from enarx.runtime.network import prepare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ _RECEIVE_BYTES = 1 << 16
 _PORTS = {"HTTP": 80, "HTTPS": 443}
 
 _CODE_BY_ERRNO: dict[int | None, ErrorCode] = {
+    errno.EACCES: ("HTTP-request-denied", None),
+    errno.EMFILE: ("connection-limit-reached", None),
     errno.ECONNREFUSED: ("connection-refused", None),
     errno.ECONNRESET: ("connection-terminated", None),
     errno.ENETUNREACH: ("destination-IP-unroutable", None),
@@ -107,8 +110,7 @@ class _Connecting:
     def _connect(self) -> Transport:
         deadline_s = time.monotonic() + self._timeout_s
         sock = self._connect_tcp(deadline_s)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
+        prepare(sock)
         if not self._use_tls:
             return PlainTransport(sock)
         try:
@@ -128,13 +130,17 @@ class _Connecting:
         return TlsTransport(stream)
 
     def _connect_tcp(self, deadline_s: float) -> socket.socket:
+        if self._network.broker is not None:
+            try:
+                return self._network.connect_through_broker(self._host, self._port, timeout_s=self._timeout_s)
+            except OSError as error:
+                raise HttpError(_CODE_BY_ERRNO.get(error.errno, ("destination-unavailable", None))) from error
         try:
-            endpoints = resolve(self._host, self._port, timeout_s=self._timeout_s)
+            endpoints = self._network.look_up(self._host, self._port, timeout_s=self._timeout_s)
         except TransportError as error:
             late = time.monotonic() >= deadline_s
             code: ErrorCode = ("DNS-timeout", None) if late else ("DNS-error", (str(error), None))
             raise HttpError(code) from error
-        self._network.egress.learn(self._host, [str(address[0]) for _, address in endpoints])
         code = ("destination-not-found", None)
         for family, address in endpoints:
             left_s = deadline_s - time.monotonic()
@@ -343,7 +349,7 @@ def _handle(keep: Keep, request: OutgoingRequest, options: RequestOptions | None
     host, port = split_authority(request.authority)
     port = port or _PORTS[scheme]
     network = keep.network
-    if not network.egress.permits(host, port):
+    if not network.permits(host, port):
         raise Err(("HTTP-request-denied", None))
     target = request.path or "/"
     if not target.startswith(("/", "*")):

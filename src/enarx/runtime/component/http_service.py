@@ -39,6 +39,7 @@ from enarx.runtime.component.http_types import (
 from enarx.runtime.component.values import Err
 from enarx.runtime.component.workers import Worker, suitable_count
 from enarx.runtime.http1 import Message, ProtocolError, RequestParser, encode_response_head, reason_phrase
+from enarx.runtime.network import prepare, shown_peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,7 +232,8 @@ class _ServiceClock(Clock):
 
     __slots__ = ("_yield_lead",)
 
-    def __init__(self, yield_lead: Callable[[], None]) -> None:
+    def __init__(self, yield_lead: Callable[[], None], wall_offset_ns: int | None) -> None:
+        super().__init__(wall_offset_ns)
         self._yield_lead = yield_lead
 
     def about_to_wait(self) -> None:
@@ -272,7 +274,7 @@ class Service:
         # One at a time where others wait for connections too, or the first to wake would have them all.
         self._accepts_at_once = _ACCEPTS_AT_ONCE if self._worker.count == 1 else 1
         self._left_at: float | None = None
-        self._clock = _ServiceClock(self._yield_lead)
+        self._clock = _ServiceClock(self._yield_lead, workload.wall_clock_offset_ns)
         self._lock = threading.Lock()
         self._leader: _Thread | None = None
         self._idle: list[_Thread] = []
@@ -302,10 +304,12 @@ class Service:
         """Begin to serve.
 
         Returns:
-            the ports, one for each `listen` entry.
+            the ports, one for each `listen` entry that is on this machine's network.
         """
         self._listeners = {sock.fileno(): (sock, tls) for sock, tls in self._listening}
-        ports = [int(sock.getsockname()[1]) for sock, _ in self._listening]
+        names = [sock.getsockname() for sock, _ in self._listening]
+        # One of a broker's has no port.
+        ports = [int(name[1]) for name in names if isinstance(name, tuple)]
         self._epoll.register(self._wakeup, select.EPOLLIN)
         for fd in self._listeners:
             self._epoll.register(fd, select.EPOLLIN)
@@ -494,14 +498,13 @@ class Service:
                 if self._connections:
                     self._accept_again(is_accepting=False)
                 return
-            sock.setblocking(False)
-            sock.setsockopt(6, 1, 1)  # TCP_NODELAY: whole messages are sent, and nothing follows soon.
+            prepare(sock)
             if tls is None:
                 connection = _Connection(self._clock, PlainTransport(sock), sock.fileno(), "HTTP")
                 connection.deadline = now + HEAD_S
             else:
                 connection = _Connection(self._clock, None, sock.fileno(), "HTTPS")
-                connection.tls = tls.stream(sock, peer=str(peer[0]))
+                connection.tls = tls.stream(sock, peer=shown_peer(peer))
                 connection.state = _HANDSHAKE
                 connection.deadline = now + HANDSHAKE_S
             self._connections[connection.fd] = connection

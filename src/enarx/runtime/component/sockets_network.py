@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """wasi:sockets 0.2 below TCP and UDP: addresses, error codes, name lookup.
 
-Names are looked up where `allow_connect` permits it, and what was found is remembered twice: by the outbound rule, which
-then permits the addresses, and here by name, so that a `tls` entry of Enarx.toml is recognised by the address a guest
+Names are looked up where `allow_connect` permits it, and what was found is remembered twice: by the network, which then
+permits the addresses, and here by name, so that a `tls` entry of Enarx.toml is recognised by the address a guest
 connects to.
 
 Source: WIT package wasi:sockets@0.2.12.
@@ -23,7 +23,6 @@ from enarx.errors import TransportError
 from enarx.runtime.component.binding import Borrow, Interface, Kind, Own
 from enarx.runtime.component.io import ERROR, POLLABLE, POLLIN, IoError, Pollable
 from enarx.runtime.component.values import U8, U16, U32, Enum, Err, Option, Record, Result, String, Tuple, Variant
-from enarx.runtime.egress import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ class ResolveStream(Pollable):
     def _look_up(self) -> None:
         answer: list[tuple[int, tuple[Any, ...]]] | str
         try:
-            answer = resolve(self._name, _LOOKUP_PORT, timeout_s=LOOKUP_S)
+            answer = self._network.look_up(self._name, _LOOKUP_PORT, timeout_s=LOOKUP_S)
         except TransportError as error:
             answer = "temporary-resolver-failure" if "want one within" in str(error) else "name-unresolvable"
         with self._lock:
@@ -287,7 +286,6 @@ class ResolveStream(Pollable):
             if isinstance(answer, str):
                 raise Err(answer)
             found = [str(address[0]).partition("%")[0] for _, address in answer]
-            self._network.egress.learn(self._name, found)
             self._remember(found)
             self._left = [ipaddress.ip_address(text) for text in found]
         return self._left.pop(0) if self._left else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Socket options of wasi:sockets 0.2: real ones of the operating system, clamped to what it takes.
+"""Socket options of wasi:sockets 0.2: real ones of the operating system, clamped to what it takes, or remembered ones.
 
 Source: WIT package wasi:sockets@0.2.12; tcp(7), ip(7), socket(7).
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         """A tcp-socket or a udp-socket."""
 
         family: str
-        sock: socket.socket
+        options: socket.socket | RememberedOptions
 
 
 _SECOND_NS = 10**9
@@ -32,10 +32,39 @@ _MAX_KEEPALIVE_S = 32767
 _MAX_KEEPALIVE_COUNT = 127
 _MAX_BUFFER_BYTES = (1 << 31) - 1
 
+# What Linux starts with.
+_DEFAULTS = {
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE): 7200,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL): 75,
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT): 9,
+    (socket.IPPROTO_IP, socket.IP_TTL): 64,
+    (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS): 64,
+    (socket.SOL_SOCKET, socket.SO_RCVBUF): 212992,
+    (socket.SOL_SOCKET, socket.SO_SNDBUF): 212992,
+}
+
 _HOP_LIMIT = {
     "ipv4": (socket.IPPROTO_IP, socket.IP_TTL),
     "ipv6": (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS),
 }
+
+
+class RememberedOptions:
+    """Options of a socket that a broker makes: somebody else's TCP is beyond them, so that they are told back and no more."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[int, int], int] = {}
+
+    def getsockopt(self, level: int, number: int) -> int:
+        """Return what was set, or what Linux would start with."""
+        return self._values.get((level, number), _DEFAULTS.get((level, number), 0))
+
+    def setsockopt(self, level: int, number: int, value: int) -> None:
+        """Remember it; buffers are told doubled, as Linux tells them."""
+        doubled = level == socket.SOL_SOCKET and number in {socket.SO_RCVBUF, socket.SO_SNDBUF}
+        self._values[level, number] = 2 * value if doubled else value
 
 
 def _hop_limit(resource: HasSocket) -> tuple[int, int]:
@@ -79,7 +108,7 @@ def declare_option(
 
     def read(_keep: Keep, resource: HasSocket) -> int:
         try:
-            return from_host(resource.sock.getsockopt(*where(resource)))
+            return from_host(resource.options.getsockopt(*where(resource)))
         except OSError as error:
             raise refused(error) from error
 
@@ -87,7 +116,7 @@ def declare_option(
         if not value and codec is not Bool:
             raise Err("invalid-argument")
         try:
-            resource.sock.setsockopt(*where(resource), to_host(value))
+            resource.options.setsockopt(*where(resource), to_host(value))
         except OSError as error:
             raise refused(error) from error
 

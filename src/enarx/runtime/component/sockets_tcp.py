@@ -4,6 +4,8 @@
 A guest connects where `allow_connect` permits and listens where a `listen` entry says; where the entry says tls, TLS ends
 here and the guest's streams carry plaintext, as preopened sockets of core modules do. A handshake never holds up an accept.
 
+With a broker nothing is bound and no option reaches a TCP: see `BrokeredTcpSocket`.
+
 What holds this file together is the state of one socket, from created to connected or listening.
 
 Source: WIT package wasi:sockets@0.2.12.
@@ -48,7 +50,7 @@ from enarx.runtime.component.sockets_network import (
     find_tls_entry,
     refused,
 )
-from enarx.runtime.component.sockets_options import declare_tcp_options
+from enarx.runtime.component.sockets_options import RememberedOptions, declare_tcp_options
 from enarx.runtime.component.values import U64, Bool, Enum, Err, Result, Tuple
 from enarx.runtime.egress import pattern_for
 from enarx.runtime.handshakes import Handshakes
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from enarx.runtime.component.binding import Keep
     from enarx.runtime.component.http_bodies import Transport
     from enarx.runtime.component.io import Interest
+    from enarx.runtime.network import Pending
     from enarx.runtime.tls import TlsStream
     from enarx.runtime.workload import File
 
@@ -193,12 +196,16 @@ class TcpSocket(Pollable):
         state: `unbound`, `binding`, `bound`, `connecting`, `connected`, `starting` to listen, `listening` or `failed`.
     """
 
-    __slots__ = ("_backlog", "_bound_entry", "_handshakes", "_keep", "_link", "_tls_entry", "_tls_stream", "family", "sock", "state")  # fmt: skip
+    __slots__ = (
+        "_backlog", "_bound_entry", "_failure", "_handshakes", "_keep", "_link", "_tls_entry", "_tls_stream", "family", "options",
+        "sock", "state",
+    )  # fmt: skip
 
     def __init__(self, keep: Keep, family: str, sock: socket.socket, *, state: str = "unbound") -> None:
         self._keep = keep
         self.family = family
         self.sock = sock
+        self.options: socket.socket | RememberedOptions = sock
         self.state = state
         self._backlog = DEFAULT_BACKLOG
         self._bound_entry: File | None = None
@@ -206,6 +213,17 @@ class TcpSocket(Pollable):
         self._tls_stream: TlsStream | None = None
         self._handshakes: Handshakes | None = None
         self._link: _Link | None = None
+        self._failure: OSError | None = None
+
+    def local_address(self) -> SocketAddress:
+        """Return its own address."""
+        self.require("bound", "connecting", "connected", "starting", "listening")
+        return SocketAddress.from_host(self.sock.getsockname())
+
+    def remote_address(self) -> SocketAddress:
+        """Return its peer's."""
+        self.require("connected")
+        return SocketAddress.from_host(self.sock.getpeername())
 
     def require(self, *states: str) -> None:
         """Return only in one of these states.
@@ -255,7 +273,7 @@ class TcpSocket(Pollable):
         """Begin to connect, if the outbound rule permits it."""
         self.require("unbound", "bound")
         address.require_peer(self.family)
-        if not self._keep.network.egress.permits(str(address.ip), address.port):
+        if not self._keep.network.permits(str(address.ip), address.port):
             raise Err("access-denied")
         self._tls_entry = find_tls_entry(self._keep, address)
         try:
@@ -283,6 +301,9 @@ class TcpSocket(Pollable):
         return self._open(self._tls_stream)
 
     def _advance_connect(self) -> bool:
+        if self._failure is not None:
+            # The operating system tells it once, and whoever polls may have been that one.
+            raise self._failure
         if self._tls_stream is None:
             poll = select.poll()
             poll.register(self.sock, POLLOUT)
@@ -290,7 +311,8 @@ class TcpSocket(Pollable):
                 return False
             failure = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if failure:
-                raise OSError(failure, os.strerror(failure))
+                self._failure = OSError(failure, os.strerror(failure))
+                raise self._failure
             prepare(self.sock)
             entry = self._tls_entry
             if entry is None:
@@ -338,7 +360,7 @@ class TcpSocket(Pollable):
             account.close_file()
             raise refused(error) from error
         prepare(sock)
-        accepted = TcpSocket(self._keep, self.family, sock, state="connected")
+        accepted = type(self)(self._keep, self.family, sock, state="connected")
         return accepted, *accepted._open(stream)
 
     def interest(self) -> Interest | None:
@@ -398,6 +420,101 @@ class TcpSocket(Pollable):
         self._keep.account.close_file()
 
 
+class BrokeredTcpSocket(TcpSocket):
+    """A `tcp-socket` whose connections a broker makes.
+
+    It listens where a `listen` entry says, on the socket that was handed over for it, and binds nowhere else. `sock` is a
+    socket that does nothing until there is a connection or a listener to take its place.
+    """
+
+    __slots__ = ("_local", "_pending", "_remote")
+
+    def __init__(self, keep: Keep, family: str, sock: socket.socket, *, state: str = "unbound") -> None:
+        super().__init__(keep, family, sock, state=state)
+        self.options = RememberedOptions()
+        self._pending: Pending | None = None
+        self._local = self._remote = SocketAddress.from_host(("0.0.0.0" if family == "ipv4" else "::", 0))  # noqa: S104
+
+    def local_address(self) -> SocketAddress:
+        self.require("bound", "connecting", "connected", "starting", "listening")
+        return self._local
+
+    def remote_address(self) -> SocketAddress:
+        self.require("connected")
+        return self._remote
+
+    def start_bind(self, address: SocketAddress) -> None:
+        self.require("unbound")
+        address.require_family(self.family)
+        if address.ip.is_multicast:
+            raise Err("invalid-argument")
+        self._bound_entry = find_listen_entry(self._keep, address)
+        if self._bound_entry is None:
+            raise Err("access-denied")
+        self._local = address
+        self.state = "binding"
+
+    def start_connect(self, address: SocketAddress) -> None:
+        self.require("unbound", "bound")
+        address.require_peer(self.family)
+        network = self._keep.network
+        host = str(address.ip)
+        if not network.permits(host, address.port):
+            raise Err("access-denied")
+        self._tls_entry = find_tls_entry(self._keep, address)
+        try:
+            self._pending = network.ask(host, address.port)
+        except OSError as error:
+            self.state = "failed"
+            raise refused(error) from error
+        self._remote = address
+        self.state = "connecting"
+
+    def _advance_connect(self) -> bool:
+        pending = self._pending
+        if pending is not None:
+            try:
+                sock = pending.take()
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._failure = error
+            else:
+                self._replace(sock)
+            pending.close()
+            self._pending = None
+        return super()._advance_connect()
+
+    def _replace(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock.close()
+        self.sock = sock
+
+    def start_listen(self) -> None:
+        self.require("bound")
+        entry = self._bound_entry
+        if entry is None:
+            raise Err("access-denied")
+        try:
+            self._replace(self._keep.network.listen(entry))
+        except OSError as error:
+            raise refused(error) from error
+        if entry.prot == "tls":
+            self._handshakes = Handshakes(self.sock, self._keep.network.server_tls())
+        self.state = "starting"
+
+    def interest(self) -> Interest | None:
+        found = super().interest()
+        if found is not None and self._pending is not None:
+            return (self._pending.fileno(), POLLIN, None)
+        return found
+
+    def drop(self) -> None:
+        if self._pending is not None:
+            self._pending.close()
+        super().drop()
+
+
 class _SocketPollable(Pollable):
     __slots__ = ("_socket",)
 
@@ -450,7 +567,11 @@ declare_tcp_options(tcp_interface, TCP_SOCKET)
 
 @create_tcp_interface.func("create-tcp-socket", (FAMILY,), Result(Own(TCP_SOCKET), ERROR_CODE))
 def _create(keep: Keep, family: str) -> TcpSocket:
-    return TcpSocket(keep, family, open_socket(keep, family, socket.SOCK_STREAM))
+    if keep.network.broker is None:
+        return TcpSocket(keep, family, open_socket(keep, family, socket.SOCK_STREAM))
+    if not keep.account.open_file():
+        raise Err("new-socket-limit")
+    return BrokeredTcpSocket(keep, family, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
 
 
 @tcp_interface.func("[method]tcp-socket.start-bind", _AT_ADDRESS, _DONE)
@@ -490,16 +611,14 @@ def _accept(_keep: Keep, tcp_socket: TcpSocket) -> tuple[TcpSocket, TcpInput, Tc
 
 @tcp_interface.func("[method]tcp-socket.local-address", (_SOCKET,), _ADDRESS_RESULT)
 def _local_address(_keep: Keep, tcp_socket: TcpSocket) -> tuple[str, Any]:
-    tcp_socket.require("bound", "connecting", "connected", "starting", "listening")
     with _refusing():
-        return SocketAddress.from_host(tcp_socket.sock.getsockname()).to_wit()
+        return tcp_socket.local_address().to_wit()
 
 
 @tcp_interface.func("[method]tcp-socket.remote-address", (_SOCKET,), _ADDRESS_RESULT)
 def _remote_address(_keep: Keep, tcp_socket: TcpSocket) -> tuple[str, Any]:
-    tcp_socket.require("connected")
     with _refusing():
-        return SocketAddress.from_host(tcp_socket.sock.getpeername()).to_wit()
+        return tcp_socket.remote_address().to_wit()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 """UDP of wasi:sockets 0.2: datagrams to peers that `allow_connect` permits, and their answers.
 
 Whom a stream is connected to is kept here and not in the operating system, so that it can change. No `listen` entry is for
-UDP, so a socket binds to whatever port is free.
+UDP, so a socket binds to whatever port is free. A broker carries no datagrams.
 
 Source: WIT package wasi:sockets@0.2.12.
 """
@@ -46,13 +46,13 @@ class UdpSocket:
         remote: the one peer of its streams, or None.
     """
 
-    __slots__ = ("_keep", "_users", "family", "remote", "sock", "state")
+    __slots__ = ("_keep", "_users", "family", "options", "remote", "sock", "state")
 
     def __init__(self, keep: Keep, family: str, sock: socket.socket) -> None:
         self._keep = keep
         self._users = 1
         self.family = family
-        self.sock = sock
+        self.sock = self.options = sock
         self.state = "unbound"
         self.remote: SocketAddress | None = None
 
@@ -60,7 +60,7 @@ class UdpSocket:
         """Tell whether datagrams may go to, and come from, an address."""
         if self.remote is not None:
             return address == self.remote
-        return self._keep.network.egress.permits(str(address.ip), address.port)
+        return self._keep.network.permits(str(address.ip), address.port)
 
     def start_bind(self, address: SocketAddress) -> None:
         """Bind to a free port."""
@@ -225,6 +225,8 @@ declare_udp_options(udp_interface, UDP_SOCKET)
 
 @create_udp_interface.func("create-udp-socket", (FAMILY,), Result(Own(UDP_SOCKET), ERROR_CODE))
 def _create(keep: Keep, family: str) -> UdpSocket:
+    if keep.network.broker is not None:
+        raise Err("not-supported")
     return UdpSocket(keep, family, open_socket(keep, family, socket.SOCK_DGRAM))
 
 

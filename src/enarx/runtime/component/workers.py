@@ -31,9 +31,10 @@ _PR_SET_PDEATHSIG = 1
 def suitable_count(workload: Workload) -> int:
     """Return how many processes should serve a workload.
 
-    An output limit is one count for the whole workload, which processes do not share; so there is one then.
+    An output limit is one count for the whole workload, which processes do not share, and a broker answers one process; so
+    there is one then.
     """
-    if workload.limits.output_bytes is not None:
+    if workload.limits.output_bytes is not None or workload.broker is not None:
         return 1
     return min(len(os.sched_getaffinity(0)), MAX_WORKERS, workload.limits.open_files)
 

@@ -158,7 +158,7 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
     # The modules are let go with the process: freeing them would only delay its end.
     main, trampoline_module, router_module = (_map(engine, path) for path in paths)
     budget = OutputBudget(workload.limits.output_bytes) if workload.limits.output_bytes is not None else None
-    host = Host(_descriptors(workload, budget))
+    host = Host(_descriptors(workload, budget), workload.wall_clock_offset_ns)
     store = capi.store_new(engine, None, None)
     context = capi.store_context(store)
     limits = workload.limits
@@ -271,6 +271,7 @@ def _route(
         host.map[max(3, len(workload.files)) + number] = mailbox.FIRST_NATIVE + number
     host.box[mailbox.OPEN] = len(host.table) + len(workload.dirs)
     host.box[mailbox.OPEN_LIMIT] = min(workload.limits.open_files, mailbox.MAP_ENTRIES)
+    host.box[mailbox.OWN_CLOCK] = host.wall_offset_ns is not None
     host.memory_source = lambda: view(b"memory")
     return callbacks
 

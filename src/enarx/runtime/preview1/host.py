@@ -33,6 +33,7 @@ from enarx.runtime.preview1.mailbox import (
     OPEN,
     OPEN_LIMIT,
     PAGES,
+    WALL,
 )
 
 TYPE_CHECKING = False
@@ -53,11 +54,14 @@ class Host:
     Args:
         table: the descriptors by number.
 
+        wall_offset_ns: what to add to monotonic time for that since 1970; None is this machine's clock.
+
     `box`, `map` and `memory_source` are set once the router is there, before the workload runs.
     """
 
-    def __init__(self, table: dict[int, Descriptor]) -> None:
+    def __init__(self, table: dict[int, Descriptor], wall_offset_ns: int | None = None) -> None:
         self.table = table
+        self.wall_offset_ns = wall_offset_ns
         self.box: memoryview = memoryview(b"")
         self.map: memoryview = memoryview(b"")
         self.memory_source: Callable[[], memoryview] = lambda: memoryview(b"")
@@ -394,6 +398,12 @@ class Host:
                 self._poll = Poller(self).poll
             return self._poll()
 
+        def wall_clock() -> int:
+            box = self.box
+            wall_ns = self.wall_ns()
+            box[WALL], box[WALL + 1] = wall_ns & 0xFFFFFFFF, wall_ns >> 32
+            return errno.SUCCESS
+
         return {
             "refuse": refuse,
             "move": move,
@@ -411,7 +421,16 @@ class Host:
             "sock_accept": sock_accept,
             "sock_shutdown": sock_shutdown,
             "poll_oneoff": poll_oneoff,
+            "wall_clock": wall_clock,
         }
+
+    def wall_ns(self) -> int:
+        """Return the time since 1970 as the workload has it, 64 bits."""
+        import time
+
+        offset_ns = self.wall_offset_ns
+        wall_ns = time.time_ns() if offset_ns is None else time.monotonic_ns() + offset_ns
+        return max(0, min(wall_ns, (1 << 64) - 1))
 
     def store(self, at: int, data: bytes) -> bool:
         """Write into the workload's memory; False if that is out of bounds."""

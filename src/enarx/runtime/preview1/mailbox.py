@@ -21,6 +21,8 @@ EXITED = 28  # 1 once the workload has called proc_exit
 EXIT_CODE = 29
 COUNT = 30  # the second result, such as the number of bytes read
 NOW = 32  # the engine's monotonic clock when poll_oneoff was called, 64 bits of ns
+OWN_CLOCK = 34  # 1 where the wall clock is not this machine's
+WALL = 36  # what it shows, 64 bits of ns since 1970
 
 # The map of descriptors: u16 words from this byte on, one for each of the workload's numbers.
 MAP_OFFSET = 4096

@@ -195,6 +195,6 @@ class Poller:
             if not absolute:
                 due = now + timeout
             else:
-                due = now + timeout - (time.time_ns() if clock == _REALTIME else guest_now)
+                due = now + timeout - (self._host.wall_ns() if clock == _REALTIME else guest_now)
             found.append((due, _event(userdata, _CLOCK)))
         return found

@@ -2,7 +2,8 @@
 ;; Made by tools/make_overlay.py, which explains it.
 (module $router
   (import "app" "memory" (memory $app 0))
-  (import "trampoline" "table" (table $table 37 funcref))
+  (import "trampoline" "table" (table $table 38 funcref))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $w_clock_time_get (param i32 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_advise" (func $w_fd_advise (param i32 i64 i64 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_allocate" (func $w_fd_allocate (param i32 i64 i64) (result i32)))
   (import "wasi_snapshot_preview1" "fd_close" (func $w_fd_close (param i32) (result i32)))
@@ -37,8 +38,6 @@
   (import "wasi_snapshot_preview1" "sock_recv" (func $w_sock_recv (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "sock_send" (func $w_sock_send (param i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "sock_shutdown" (func $w_sock_shutdown (param i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "clock_time_get"
-    (func $w_clock_time_get (param i32 i64 i32) (result i32)))
   (import "host" "refuse" (func $p_refuse))
   (import "host" "move" (func $p_move))
   (import "host" "fd_read" (func $p_fd_read))
@@ -55,6 +54,7 @@
   (import "host" "sock_accept" (func $p_sock_accept))
   (import "host" "sock_shutdown" (func $p_sock_shutdown))
   (import "host" "poll_oneoff" (func $p_poll_oneoff))
+  (import "host" "wall_clock" (func $p_wall_clock))
   (memory $box (export "mailbox") 1 1)
   (export "memory" (memory $app))
   (func $entry (param $fd i32) (result i32)
@@ -70,6 +70,13 @@
   (func $within (param $at i32) (param $length i32) (result i32)
     (i64.le_u (i64.add (i64.extend_i32_u (local.get $at)) (i64.extend_i32_u (local.get $length)))
               (i64.mul (i64.extend_i32_u (memory.size $app)) (i64.const 65536))))
+  (func $r_clock_time_get (param $p0 i32) (param $p1 i64) (param $p2 i32) (result i32)
+    (if (i32.and (i32.eqz (local.get $p0)) (i32.load $box (i32.const 136))) (then
+      (if (i32.eqz (call $within (local.get $p2) (i32.const 8))) (then (return (i32.const 21))))
+      (call $p_wall_clock)
+      (i64.store $app (local.get $p2) (i64.load $box (i32.const 144)))
+      (return (i32.const 0))))
+    (call $w_clock_time_get (local.get $p0) (local.get $p1) (local.get $p2)))
   (func $r_fd_advise (param $p0 i32) (param $p1 i64) (param $p2 i64) (param $p3 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
@@ -518,5 +525,5 @@
       (call $p_sock_shutdown)
       (return (i32.load $box (i32.const 0)))))
     (call $w_sock_shutdown (call $native (local.get $p0)) (local.get $p1)))
-  (elem (table $table) (i32.const 0) func $r_fd_advise $r_fd_allocate $r_fd_close $r_fd_datasync $r_fd_fdstat_get $r_fd_fdstat_set_flags $r_fd_fdstat_set_rights $r_fd_filestat_get $r_fd_filestat_set_size $r_fd_filestat_set_times $r_fd_pread $r_fd_prestat_dir_name $r_fd_prestat_get $r_fd_pwrite $r_fd_read $r_fd_readdir $r_fd_renumber $r_fd_seek $r_fd_sync $r_fd_tell $r_fd_write $r_path_create_directory $r_path_filestat_get $r_path_filestat_set_times $r_path_link $r_path_open $r_path_readlink $r_path_remove_directory $r_path_rename $r_path_symlink $r_path_unlink_file $r_poll_oneoff $r_proc_exit $r_sock_accept $r_sock_recv $r_sock_send $r_sock_shutdown)
+  (elem (table $table) (i32.const 0) func $r_clock_time_get $r_fd_advise $r_fd_allocate $r_fd_close $r_fd_datasync $r_fd_fdstat_get $r_fd_fdstat_set_flags $r_fd_fdstat_set_rights $r_fd_filestat_get $r_fd_filestat_set_size $r_fd_filestat_set_times $r_fd_pread $r_fd_prestat_dir_name $r_fd_prestat_get $r_fd_pwrite $r_fd_read $r_fd_readdir $r_fd_renumber $r_fd_seek $r_fd_sync $r_fd_tell $r_fd_write $r_path_create_directory $r_path_filestat_get $r_path_filestat_set_times $r_path_link $r_path_open $r_path_readlink $r_path_remove_directory $r_path_rename $r_path_symlink $r_path_unlink_file $r_poll_oneoff $r_proc_exit $r_sock_accept $r_sock_recv $r_sock_send $r_sock_shutdown)
 )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 from enarx.runtime.component.binding import Keep
 from enarx.runtime.component.clock import Clock
 from enarx.runtime.component.clocks import monotonic_clock_interface, wall_clock_interface
@@ -52,3 +54,15 @@ def test_time_goes_on():
     clock = Clock()
     assert clock.monotonic_ns() <= clock.monotonic_ns()
     assert clock.wall_ns() > 1_700_000_000 * 10**9
+
+
+def test_the_workload_s_own_wall_clock_goes_on_with_the_monotonic_one(engine):
+    workload = make_workload()
+    workload.wall_clock_offset_ns = 946_684_800 * 10**9 - time.monotonic_ns()
+    keep = Keep(engine, workload)
+    first = call(wall_clock_interface, "now", keep)
+    assert 946_684_800 <= first[0] < 946_684_860
+    assert call(wall_clock_interface, "now", keep) >= first
+    workload.wall_clock_offset_ns = -(1 << 62)
+    assert Clock(workload.wall_clock_offset_ns).wall_ns() == 0
+    keep.close()

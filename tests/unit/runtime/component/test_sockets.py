@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
@@ -562,3 +563,104 @@ def test_a_guest_is_told_that_it_may_not(runner, guest, capfd):
     assert capfd.readouterr().out == "connect 1\n"
     assert runner.run(component, args=["localhost", "1"], allow_connect=[]).status == 1
     assert capfd.readouterr().out == "resolve 1\n"
+
+
+# --- With a broker ---------------------------------------------------------------------------------------------------
+
+
+class Broker:
+    """Hands out one listening socket, and connections to it."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(self.path)
+        self.sock.listen(8)
+        self.asked = []
+
+    def listener(self, name):
+        return self.sock.dup()
+
+    def dial(self):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(WAIT_S)
+        sock.connect(self.path)
+        return sock
+
+
+@pytest.fixture
+def broker(tmp_path):
+    broker = Broker(tmp_path / "listen")
+    yield broker
+    broker.sock.close()
+
+
+@pytest.fixture
+def brokered(make_guest, broker):
+    return make_guest(files=[File("listen", "http", prot="tcp", host="::", port=8080)], broker=broker)
+
+
+def test_listens_on_what_a_broker_hands_over(brokered, broker):
+    listener, port = brokered.listening(8080)
+    assert port == 8080
+    with broker.dial() as sock:
+        accepted, incoming, outgoing = brokered.accept(listener)
+        sock.sendall(b"ping")
+        assert incoming.blocking_read(brokered.keep.clock, CHUNK) == b"ping"
+        assert brokered.tcp("remote-address", accepted) == ("ipv4", (0, (0, 0, 0, 0)))
+        brokered.drop(outgoing, incoming, accepted)
+        assert sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("port", [0, 8081])
+def test_binds_nowhere_else_with_a_broker(brokered, port):
+    sock = brokered("create-tcp-socket", "ipv4")
+    assert refusal(brokered, "[method]tcp-socket.start-bind", sock, None, ipv4(port)) == "access-denied"
+
+
+def test_there_are_no_datagrams_with_a_broker(brokered):
+    before = brokered.keep.account.open_files
+    assert refusal(brokered, "create-udp-socket", "ipv4") == "not-supported"
+    assert brokered.keep.account.open_files == before
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_options_are_told_back_with_a_broker(brokered, family):
+    sock = brokered("create-tcp-socket", family)
+    for name, default, value in (
+        ("keep-alive-enabled", False, True),
+        ("keep-alive-idle-time", 7200 * 10**9, 5 * 10**9),
+        ("keep-alive-interval", 75 * 10**9, 6 * 10**9),
+        ("keep-alive-count", 9, 3),
+        ("hop-limit", 64, 7),
+        ("receive-buffer-size", 106496, 4096),
+        ("send-buffer-size", 106496, 8192),
+    ):
+        assert brokered.tcp(name, sock) == default
+        brokered.tcp(f"set-{name}", sock, value)
+        assert brokered.tcp(name, sock) == value
+
+
+def test_a_refused_connection_stays_refused_however_often_it_is_polled(make_guest, monkeypatch, server):
+    guest = make_guest(allow_connect=["127.0.0.1:*"])
+    sock = guest("create-tcp-socket", "ipv4")
+    guest.tcp("start-connect", sock, None, ipv4(server.getsockname()[1]))
+    failing = [errno.ECONNREFUSED]
+
+    class Refused:
+        """A socket whose connection was refused, which it tells once."""
+
+        def __init__(self, real):
+            self._real = real
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        def getsockopt(self, *where):
+            return failing.pop() if failing else 0
+
+    sock.sock = Refused(sock.sock)
+    guest.wait(sock)
+    for _ in range(2):
+        assert refusal(guest, "[method]tcp-socket.finish-connect", sock) in {"connection-refused", "not-in-progress"}
+    assert sock.state == "failed"

@@ -59,6 +59,8 @@ def test_the_mailbox_has_the_generator_s_layout():
         "EXIT_CODE": generator.EXIT_CODE,
         "COUNT": generator.COUNT,
         "NOW": generator.NOW,
+        "OWN_CLOCK": generator.OWN_CLOCK,
+        "WALL": generator.WALL,
     }
     assert {name: getattr(mailbox, name) * 4 for name in words} == words
     assert (mailbox.MAP_OFFSET, mailbox.MAP_ENTRIES, mailbox.HELD) == (
@@ -71,7 +73,7 @@ def test_the_mailbox_has_the_generator_s_layout():
 def test_nothing_in_the_mailbox_overlaps():
     arguments = generator.ARGS + 8 * max(map(len, generator.SIGNATURES.values()))
     assert arguments <= generator.OPEN
-    assert generator.NOW + 8 <= generator.MAP
+    assert generator.WALL + 8 <= generator.MAP
     assert generator.MAP + 2 * generator.MAP_ENTRIES <= 65536
 
 

@@ -175,6 +175,16 @@ def test_an_absolute_time_that_has_passed_ends_at_once(machine):
     assert found == (0, [(1, 0, CLOCK)])
 
 
+def test_an_absolute_time_is_on_the_workload_s_own_clock(machine):
+    made = machine({})
+    made.host.wall_offset_ns = 946_684_800 * 10**9 - time.monotonic_ns()
+    past, future = 946_684_800 * 10**9, 946_684_900 * 10**9
+    found = poll(
+        made, on_clock(1, past, clock=REALTIME, flags=ABSOLUTE), on_clock(2, future, clock=REALTIME, flags=ABSOLUTE)
+    )
+    assert found == (0, [(1, 0, CLOCK)])
+
+
 def test_the_earlier_clock_ends_first(machine):
     assert poll(machine({}), on_clock(1, 10_000 * MS), on_clock(2, MS)) == (0, [(2, 0, CLOCK)])
 

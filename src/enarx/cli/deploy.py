@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enarx deploy`: a workload in a Keep on a host that nobody has to trust; its standard streams are this command's."""
+
+from __future__ import annotations
+
+from enarx.cli import ui
+from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, name_of, now, show_findings
+from enarx.cli.options import Command, Option, Parsed
+from enarx.cli.run import COMMANDS as RUN
+from enarx.cli.run import _directory, _fill_standard_descriptors, read_overrides
+from enarx.errors import ConfigError, EnarxError, KeepError, TransportError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.deploy.attesting import Attested
+    from enarx.deploy.deploying import Deployment
+    from enarx.deploy.host_client import HostAddress, HostClient
+    from enarx.deploy.package import Package
+    from enarx.deploy.policy import TenantPolicy
+    from enarx.deploy.session import Detached, Ended
+    from enarx.wire.session import Exit
+
+_MAX_STATUS = 99
+_TRAP_STATUS = 134
+_SIGNAL_STATUSES = frozenset({130, 137, 143})
+_WORKLOAD_OPTIONS = ("wasmcfgfile", "env", "dir", "listen", "memory", "timeout", "fuel", "output", "open-files")
+
+
+def _deploy(parsed: Parsed) -> int:
+    import asyncio
+
+    from enarx.deploy.host_client import parse_address
+    from enarx.deploy.package import DirectorySource, load_package
+
+    _fill_standard_descriptors()
+    now()
+    package = load_package(
+        parsed.operands[0],
+        config_path=parsed.value("wasmcfgfile"),
+        overrides=read_overrides(parsed),
+        directories=[
+            DirectorySource(path=each.host, guest=each.guest, read_only=each.read_only)
+            for each in map(_directory, parsed.all("dir"))
+        ],
+        plaintext=frozenset(parsed.all("allow-plaintext")),
+    )
+    to = parsed.value("to")
+    if to is None and parsed.flag("detach"):
+        raise UsageError(
+            "cannot deploy: found --detach without --to, want a host: the one of this run ends with it",
+            hint="enarx host serve starts one that stays",
+        )
+    address = None if to is None else parse_address(to)
+    try:
+        return asyncio.run(_run(parsed, package, address))
+    except EnarxError as error:
+        show_findings(error)
+        raise
+
+
+async def _run(parsed: Parsed, package: Package, address: HostAddress | None) -> int:
+    import contextlib
+
+    from enarx.deploy.host_client import HostClient
+    from enarx.deploy.private_host import private_host
+
+    async with contextlib.AsyncExitStack() as stack:
+        if address is None:
+            import tempfile
+
+            address = await stack.enter_async_context(private_host())
+            # The host of this run is gone after it, and so is everything that only it could answer to.
+            state_root = stack.enter_context(tempfile.TemporaryDirectory(prefix="enarx-deploy-"))
+            host = await stack.enter_async_context(HostClient(address))
+        else:
+            from enarx.deploy.folder import default_state_root
+
+            state_root = default_state_root()
+            host = await stack.enter_async_context(host_client(parsed, address))
+        return await _deploy_to(parsed, package, host, state_root)
+
+
+async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_root: str) -> int:
+    from enarx.deploy.deploying import deploy_package
+
+    def policy() -> TenantPolicy:
+        from enarx.deploy.policy import find_policy
+
+        return find_policy(parsed.value("policy"))
+
+    requested = parsed.value("backend") or "auto"
+    deployment = await deploy_package(
+        package,
+        host=host,
+        policy=policy,
+        state_root=state_root,
+        backend="nil" if requested == "auto" else requested,
+        fetch=fetch_for(parsed),
+        accept_emulated=parsed.value("insecure-accept-emulated"),
+        say=ui.note,
+        accepted=lambda attested: _show_accepted(attested, host.address.name),
+    )
+    receipt = parsed.value("receipt")
+    if receipt is not None:
+        _copy_receipt(deployment, receipt)
+    name = _name(deployment)
+    for port in deployment.keep.ports:
+        ui.note(f"{name}: the host says that port {port.port} is {port.name}")
+    if parsed.flag("detach"):
+        await deployment.conversation.end_stdin()
+        await deployment.conversation.detach()
+        ui.note(f"{name} runs on; enarx keep attach {deployment.keep.id} --on {host.address.url}")
+        ui.out(deployment.keep.id)
+        return 0
+    return await _converse(deployment, package, host)
+
+
+async def _converse(deployment: Deployment, package: Package, host: HostClient) -> int:
+    from enarx.deploy.session import Detached
+    from enarx.deploy.stdio import Input, Output
+
+    conversation, output = deployment.conversation, Output()
+    try:
+        with conversation.signals():
+            outcome = await conversation.converse(Input(0), output)
+    except TransportError as error:
+        raise lost(error, _name(deployment), deployment.keep.id, host) from error
+    finally:
+        deployment.folder.store_offset(conversation.offset)
+        await output.close()
+    if isinstance(outcome, Detached):
+        return show_detached(outcome, _name(deployment), deployment.keep.id, host)
+    deployment.folder.forget_key()
+    return show_ended(outcome, package.path)
+
+
+def _name(deployment: Deployment) -> str:
+    return name_of(deployment.keep.id, emulated=deployment.attested.judged.result.emulated)
+
+
+def lost(error: TransportError, name: str, keep_id: str, host: HostClient) -> TransportError:
+    """Return the error of a session that broke, with the way back."""
+    return TransportError(
+        f"lost {name}: {error}", hint=f"it may run on: enarx keep attach {keep_id} --on {host.address.url}"
+    )
+
+
+def show_detached(detached: Detached, name: str, keep_id: str, host: HostClient) -> int:
+    """Say that a workload runs on, and return the status."""
+    if detached.reason is not None:
+        ui.note(f"detached from {name}, because output cannot be written: {detached.reason.strerror}")
+    ui.note(f"{name} runs on; enarx keep attach {keep_id} --on {host.address.url}")
+    return ui.BROKEN_PIPE_STATUS if isinstance(detached.reason, BrokenPipeError) else 0
+
+
+def show_ended(ended: Ended, path: str) -> int:
+    """Say how a workload ended where there is something to say, and return the status.
+
+    Raises:
+        KeepError: a limit was hit, or another class that the Keep names.
+    """
+    found = ended.exit
+    if found.failure is not None:
+        raise _failure(found)
+    if found.trap is not None:
+        ui.show_trap(path, found.trap)
+        status = _TRAP_STATUS
+    elif found.status > _MAX_STATUS and not (ended.was_signalled and found.status in _SIGNAL_STATUSES):
+        ui.note(
+            f"the workload ended with status {found.status}; ending with {_MAX_STATUS}, since what is above is ours"
+        )
+        status = _MAX_STATUS
+    else:
+        status = found.status
+    if found.hint and status:
+        ui.show_hint(found.hint)
+    return status
+
+
+def _failure(found: Exit) -> EnarxError:
+    failure = found.failure
+    if failure is None:
+        raise TypeError("found an end without a failure")
+    kinds: dict[int, type[EnarxError]] = {
+        kind.status % 100: kind for kind in EnarxError.__subclasses__() if kind not in {UsageError, ConfigError}
+    } | {UsageError.status: UsageError}
+    return kinds.get(failure.kind % 100, KeepError)(failure.message, hint=failure.hint)
+
+
+def _show_accepted(attested: Attested, name: str) -> None:
+    result, image = attested.judged.result, attested.offer.image
+    what = f"Keep on {name}: {attested.judged.format}, image {image.name} {image.version}, policy {result.policy_name}"
+    if result.emulated:
+        ui.note(f"EMULATED {what}: accepted, because you said so; nothing protects it from its host")
+    else:
+        ui.note(f"{what}: accepted")
+
+
+def _copy_receipt(deployment: Deployment, path: str) -> None:
+    import os
+
+    from enarx.wire.receipt_file import encode_receipt
+
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(encode_receipt(deployment.receipt_file))
+    except OSError as error:
+        # The workload runs; its receipt is in the deployment's folder too.
+        ui.note(f"cannot write the receipt: {path}: {error.strerror}")
+
+
+COMMANDS = {
+    "deploy": Command(
+        "deploy",
+        operands=("PACKAGE",),
+        rest="ARG...",
+        summary="attest a Keep on a host and run an application in it",
+        description=(
+            "Run a WebAssembly application in a Keep on a host that need not be trusted. The Keep has to prove what it is; only\n"
+            "what your policy accepts is entrusted with anything. PACKAGE is a module, or a directory with main.wasm and\n"
+            "Enarx.toml. Standard streams are the workload's, and so is the status, 0 to 99; 134 is a trap, 130 is Ctrl-C, and\n"
+            "from 101 on it is ours (docs/cli.md). Ctrl-C interrupts the workload, again within 5 seconds kills it; closing\n"
+            "the terminal leaves it running. Without --to, a host is started here for this one run."
+        ),
+        options=(
+            Option("to", "URL", "the host: https://host[:port], or http:// on this machine or without a token"),
+            Option("policy", "FILE", "what to accept; without it, images of this installation on genuine platforms"),
+            Option("insecure-accept-emulated", "ROOT-SHA256",
+                   "accept an EMULATED platform, which protects nothing: this installation's own, or the one of a root",
+                   optional=True),
+            Option("detach", "", "leave it running, and print its id"),
+            Option("backend", "KEEP", "auto, snp, tdx, cca, sgx, vm or nil; auto is nil in this version",
+                   environment="ENARX_BACKEND", choices=("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")),
+            *(option for option in RUN["run"].options if option.name in _WORKLOAD_OPTIONS),
+            Option("allow-plaintext", "NAME", "let the host see and change what passes through this socket", repeat=True),
+            Option("receipt", "FILE", "also write the receipt there; enarx attest verify judges it again"),
+            *ACCESS,
+            *FETCHING,
+        ),
+        examples=(
+            ("enarx deploy app.wasm --to https://keeps.example", "run it there, if what runs there is what you have here"),
+            ("enarx deploy app/ --to https://keeps.example --policy policy.toml --detach", "leave it running"),
+            ("enarx deploy hello.wasm --insecure-accept-emulated", "try it all on this machine, without protection"),
+        ),
+        run=_deploy,
+    )
+}  # fmt: skip

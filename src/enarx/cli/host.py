@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`enarx host serve`: turn flags into the options of `enarx.host.service`, and print where it listens."""
+
+from __future__ import annotations
+
+from enarx.cli import ui
+from enarx.cli.options import Command, Option, Parsed
+from enarx.errors import ConfigError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.host.service import HostOptions
+
+__all__ = ["COMMANDS", "DEFAULT_LISTEN"]
+
+DEFAULT_LISTEN = "127.0.0.1:8470"
+_MAX_NUMBER = 1_000_000
+# What a Keep takes.
+_MIN_LOG_BYTES = 1 << 18
+_MAX_BYTES = 1 << 50
+
+
+def _serve(parsed: Parsed) -> int:
+    from enarx.host.logs import make_log
+    from enarx.host.service import serve
+
+    options = _options(parsed)
+    # A private host's owner has a workload on this terminal and did not ask for a log.
+    log = make_log(parsed.value("log-format") or "text", quiet=options.parent_fd is not None)
+    return serve(options, log=log, announce=lambda url: ui.note(f"host listening on {url}"))
+
+
+def _options(parsed: Parsed) -> HostOptions:
+    from enarx.host.fleet import HostLimits
+    from enarx.host.service import HostOptions
+    from enarx.host.state import default_state_path
+    from enarx.wire import parse_size
+
+    def size(name: str, default: int, *, least: int = 1) -> int:
+        value = parsed.value(name)
+        try:
+            found = default if value is None else parse_size(value, name=f"--{name}")
+        except ConfigError as error:
+            raise UsageError(str(error), hint=error.hint) from error
+        if not least <= found <= _MAX_BYTES:
+            raise _wrong(name, str(value), f"{least} to {_MAX_BYTES} bytes")
+        return found
+
+    host, port = _address(parsed.value("listen") or DEFAULT_LISTEN)
+    state = parsed.value("state") or default_state_path()
+    limits = HostLimits(
+        keeps=_number(parsed, "max-keeps", 256),
+        memory_bytes=size("max-memory", _memory_bytes()),
+        disk_bytes=size("max-disk", 64 << 30),
+        package_bytes=size("max-package", 512 << 20),
+        log_bytes=size("keep-log", 1 << 20, least=_MIN_LOG_BYTES),
+        ports=_ports(parsed.value("ports") or "1024-65535"),
+    )
+    return HostOptions(
+        host=host,
+        port=port,
+        state=state,
+        limits=limits,
+        tenants=parsed.value("tenants"),
+        tls_certificate=parsed.value("tls-certificate"),
+        tls_key=parsed.value("tls-key"),
+        client_ca=parsed.value("client-ca"),
+        insecure_http=parsed.flag("insecure-http"),
+        outbound=not parsed.flag("no-outbound"),
+        outbound_local=True if parsed.flag("outbound-local") else None,
+        publish=parsed.value("publish"),
+        keep_cpus=None if parsed.value("keep-cpus") is None else _number(parsed, "keep-cpus", 1, least=1),
+        drain=parsed.value("drain") or "leave",
+        parent_fd=None if parsed.value("parent-fd") is None else _number(parsed, "parent-fd", 3, least=3),
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        host = ""
+    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535:
+        raise _wrong("listen", text, "ADDRESS:PORT, such as 127.0.0.1:8470 or [::1]:0")
+    return host, int(port)
+
+
+def _ports(text: str) -> tuple[int, int]:
+    low, _, high = text.partition("-")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (low, high)):
+        raise _wrong("ports", text, "LOW-HIGH, such as 20000-29999")
+    if not 1 <= int(low) <= int(high) <= 65_535:
+        raise _wrong("ports", text, "LOW-HIGH from 1 to 65535")
+    return int(low), int(high)
+
+
+def _number(parsed: Parsed, name: str, default: int, *, least: int = 0) -> int:
+    text = parsed.value(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 7 or not least <= int(text) <= _MAX_NUMBER:
+        raise _wrong(name, text, f"a number from {least} to {_MAX_NUMBER}")
+    return int(text)
+
+
+def _memory_bytes() -> int:
+    import os
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _wrong(name: str, found: str, want: str) -> UsageError:
+    return UsageError(
+        f"cannot run host serve: --{name}: found {found[:64]!r}, want {want}", hint="enarx host serve --help"
+    )
+
+
+COMMANDS = {
+    "host serve": Command(
+        "host serve",
+        summary="lend this machine to tenants who need not trust it",
+        description=(
+            "Serve the HTTP API by which tenants start Keeps here, and relay their sessions, ports and connections without"
+            " reading them. Keeps go on when the host is stopped, and the next one takes them over. The operator's page is at"
+            " /, metrics at /metrics. Without --tenants only this machine can connect."
+        ),
+        options=(
+            Option("listen", "ADDR:PORT", f"where the API listens; {DEFAULT_LISTEN} if not given, port 0 is any"),
+            Option(
+                "state",
+                "DIR",
+                "where what it remembers is kept; one host at a time uses it",
+                environment="ENARX_HOST_STATE",
+            ),
+            Option("tenants", "FILE", "TOML file of who may use the host, and how much; read again on SIGHUP"),
+            Option("tls-certificate", "FILE", "PEM certificate of the API, chain included"),
+            Option("tls-key", "FILE", "its PEM private key"),
+            Option("client-ca", "FILE", "PEM certificates of who signs client certificates"),
+            Option("insecure-http", "", "listen beyond this machine without TLS, as behind a proxy that speaks it"),
+            Option("max-keeps", "N", "how many Keeps at once; 256 if not given"),
+            Option("max-memory", "SIZE", "memory of all of them together; this machine's if not given"),
+            Option("max-disk", "SIZE", "uploaded blobs of all of them together; 64 GiB if not given"),
+            Option("max-package", "SIZE", "largest package; 512 MiB if not given"),
+            Option("keep-log", "SIZE", "output that a Keep keeps for a tenant who is not there; 1 MiB if not given"),
+            Option("keep-cpus", "N", "how many CPUs one Keep may use; all if not given"),
+            Option("publish", "ADDR", "address on which workloads' ports are published; the API's if not given"),
+            Option("ports", "LOW-HIGH", "which port numbers tenants may ask for; 1024-65535 if not given"),
+            Option("no-outbound", "", "connect nowhere for Keeps"),
+            Option("outbound-local", "", "with --tenants: also connect to addresses that are not public for Keeps"),
+            Option(
+                "drain",
+                "HOW",
+                "what SIGTERM does with Keeps: leave them for the next host, wait for their end, or stop them",
+                choices=("leave", "wait", "stop"),
+            ),
+            Option("log-format", "FORM", "of the log on stderr: text or json", choices=("text", "json")),
+            Option("parent-fd", "FD", "serve one process: tell it the address on FD, and end with it and all Keeps"),
+        ),
+        examples=(
+            ("enarx host serve", "for this machine, on 127.0.0.1:8470"),
+            (
+                "enarx host serve --listen 0.0.0.0:8470 --tenants tenants.toml --tls-certificate host.pem --tls-key host.key",
+                "for tenants elsewhere",
+            ),
+        ),
+        run=_serve,
+    ),
+}

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deploy: ask for a Keep, attest it, provision it. The steps are labelled where they happen.
+
+1. The host is asked for a Keep. While it boots, the verifier is loaded, the package encrypted and the deployment's key made.
+2. A session with the Keep is opened, and the Keep challenged. Nothing secret leaves before the verdict.
+3. The key is stored: from the next step on, it is the only one that the Keep answers to.
+4. The package is released and the receipt judged and stored.
+
+What fails before the end takes the Keep down and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from enarx.errors import EnarxError
+
+if TYPE_CHECKING:
+    from enarx.channel.session import Session
+    from enarx.crypto.x509 import Credential
+    from enarx.deploy.attesting import Attested, Fetch
+    from enarx.deploy.folder import DeploymentFolder
+    from enarx.deploy.host_client import HostClient, HostKeep
+    from enarx.deploy.package import Package
+    from enarx.deploy.policy import TenantPolicy
+    from enarx.deploy.sealing import SealedBlob
+    from enarx.deploy.session import Conversation
+    from enarx.wire.receipt_file import ReceiptFile
+
+__all__ = ["Deployment", "deploy_package"]
+
+GIVE_UP_S = 10.0
+_LEAF_LIFETIME = timedelta(days=36500)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A Keep that was accepted and runs the package.
+
+    Args:
+        keep: as the host describes it.
+        attested: the offer and its verdict.
+        receipt_file: with the Keep's identity record and all that both verdicts rest on.
+        folder: where key and receipt are.
+        conversation: with the workload.
+    """
+
+    keep: HostKeep
+    attested: Attested
+    receipt_file: ReceiptFile
+    folder: DeploymentFolder
+    conversation: Conversation
+
+
+class _Prepared(NamedTuple):
+    """What is made while the Keep boots."""
+
+    blobs: dict[str, SealedBlob]
+    credential: Credential
+
+
+async def deploy_package(
+    package: Package,
+    *,
+    host: HostClient,
+    policy: Callable[[], TenantPolicy],
+    state_root: str,
+    backend: str = "nil",
+    fetch: Fetch | None = None,
+    accept_emulated: str | None = None,
+    clock_ns: Callable[[], int] = time.time_ns,
+    say: Callable[[str], None] = lambda _: None,
+    accepted: Callable[[Attested], None] = lambda _: None,
+) -> Deployment:
+    """Run a package in a Keep on a host that is not trusted.
+
+    Args:
+        package: what `load_package` returned.
+        host: where; entered already.
+        policy: gives what the tenant accepts. It is asked in a thread, while the session is opened.
+        state_root: where the deployment's folder is made: `default_state_root()`, or another.
+        backend: that the host is asked for. What the Keep is, its evidence says.
+        fetch: for missing endorsements, or None where nothing may be fetched.
+        accept_emulated: the SHA-256 in hex of an emulated platform's root that is accepted beside the policy, empty for this
+            installation's own, None for none. Such a platform protects nothing from its host.
+        clock_ns: the tenant's Unix time.
+        say: is told what matters to whoever is at the terminal.
+        accepted: is told of the verdict before anything is released; it may raise.
+
+    Returns:
+        the deployment; nothing of the workload's output was taken yet.
+
+    Raises:
+        UsageError: the package cannot be deployed like this, or the host says so.
+        ConfigError: the policy is none.
+        VerificationError: the Keep's evidence is not authentic. This and the next two have every finding as `result`.
+        AppraisalError: the policy refuses the Keep.
+        EndorsementError: it cannot be decided.
+        DecodeError: what answers is no Keep of this version.
+        TransportError: host or Keep do not answer.
+        PlatformError: the key cannot be stored, or the host cannot start a Keep.
+        KeepError: the Keep failed.
+    """
+    # 1
+    creating = asyncio.ensure_future(
+        host.create_keep(backend=backend, memory_bytes=package.memory_bytes, ports=package.ports)
+    )
+    preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, package, clock_ns))
+    keep_id: str | None = None
+    made: DeploymentFolder | None = None
+    try:
+        keep = await asyncio.shield(creating)
+        keep_id = keep.id
+        prepared = await preparing
+        # 2
+        from enarx.deploy.attesting import Judge, attest
+        from enarx.deploy.folder import DeploymentFolder
+        from enarx.deploy.policy import emulated_root
+        from enarx.deploy.provisioning import provision, require_room
+        from enarx.deploy.receipt import make_receipt
+        from enarx.deploy.session import Conversation
+
+        opening = asyncio.ensure_future(_open(host, keep.id, prepared.credential))
+        try:
+            in_force = await asyncio.to_thread(policy)
+            if accept_emulated:
+                # Whether it is one at all can be told now, and the platform's own only after the offer.
+                emulated_root(accept_emulated)
+        finally:
+            session = await opening
+        judge = Judge(
+            in_force,
+            now=lambda: datetime.fromtimestamp(clock_ns() / 1e9, UTC),
+            fetch=fetch,
+            accept_emulated=None if accept_emulated is None else lambda: emulated_root(accept_emulated),
+        )
+        attested = await attest(session, judge)
+        require_room(package, attested.offer.limits.package_bytes)
+        accepted(attested)
+        # 3
+        folder = DeploymentFolder.of(state_root, host.address.name, keep.id)
+        folder.create(prepared.credential)
+        made = folder
+        # 4
+        provisioned = await provision(
+            session,
+            attested,
+            package,
+            prepared.blobs,
+            judge=judge,
+            host=host,
+            keep_id=keep.id,
+            time_ns=clock_ns(),
+        )
+        receipt_file = make_receipt(
+            attested,
+            provisioned.receipt,
+            provisioned.judged,
+            policy=judge.policy,
+            credential=prepared.credential,
+            host=host.address.url,
+            keep_id=keep.id,
+        )
+        folder.store_receipt(receipt_file)
+    except BaseException:
+        preparing.cancel()
+        await _give_up(host, creating, keep_id)
+        if made is not None:
+            made.remove()
+        raise
+    return Deployment(
+        keep=keep,
+        attested=attested,
+        receipt_file=receipt_file,
+        folder=folder,
+        conversation=Conversation(session, say=say),
+    )
+
+
+def _prepare(package: Package, clock_ns: Callable[[], int]) -> _Prepared:
+    """Load what judging takes, encrypt, and make the deployment's key."""
+    from enarx.crypto.x509 import make_self_signed
+    from enarx.deploy import policy, provisioning, receipt, session, socket_stream  # noqa: F401 - their imports take time
+    from enarx.deploy.sealing import seal_blobs
+
+    at = datetime.fromtimestamp(clock_ns() / 1e9, UTC)
+    return _Prepared(
+        blobs=seal_blobs(package.plaintexts, package.digests),
+        credential=make_self_signed(at=at, lifetime=_LEAF_LIFETIME),
+    )
+
+
+async def _open(host: HostClient, keep_id: str, credential: Credential) -> Session:
+    from enarx.channel.session import Session
+
+    return await Session.handshake(await host.open_session(keep_id), credential, "tenant")
+
+
+async def _give_up(host: HostClient, creating: asyncio.Future[HostKeep], keep_id: str | None) -> None:
+    """Have the Keep taken down, also where it was not known yet that there is one. What the host does then is its affair."""
+    with contextlib.suppress(EnarxError, TimeoutError, asyncio.CancelledError):
+        async with asyncio.timeout(GIVE_UP_S):
+            keep_id = keep_id or (await asyncio.shield(creating)).id
+            await host.delete_keep(keep_id)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an installation's own emulated platform is, and its root certificate, for who accepts what it signs.
+
+The platform itself is the host's (`enarx.emulator.installation`); this file knows the place and reads the one file there that is no
+secret. Reading it accepts nothing: that takes a policy with `insecure_emulated_roots`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from enarx.errors import PlatformError
+
+__all__ = ["default_folder", "read_emulated_root"]
+
+_ROOT_FILE = "ark.der"
+_MAX_ROOT_BYTES = 16384
+
+
+def default_folder() -> str:
+    """Return the folder of this user's emulated platform: below `$XDG_DATA_HOME`, else `~/.local/share`.
+
+    Raises:
+        PlatformError: the user has no such place.
+    """
+    base = os.environ.get("XDG_DATA_HOME", "")
+    if not base.startswith("/"):
+        home = os.environ.get("HOME", "")
+        if not home.startswith("/"):
+            raise PlatformError(
+                "cannot find the emulated platform: found no home directory, want one",
+                hint="set HOME, or XDG_DATA_HOME to a folder of yours",
+            )
+        base = f"{home}/.local/share"
+    return f"{base}/enarx/emulated-platform"
+
+
+def read_emulated_root(folder: str | None = None) -> bytes | None:
+    """Return the root certificate of an emulated platform.
+
+    Args:
+        folder: of the platform; None is `default_folder()`.
+
+    Returns:
+        The ARK in DER, or None where no platform was made yet.
+
+    Raises:
+        PlatformError: somebody else could have put it there, or it cannot be read.
+    """
+    path = f"{folder if folder is not None else default_folder()}/{_ROOT_FILE}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PlatformError(f"cannot read the emulated platform's root: {path}: {error.strerror}") from error
+    with open(fd, "rb") as file:
+        for status, kind in ((os.lstat(os.path.dirname(path)), 0o040000), (os.fstat(fd), 0o100000)):
+            if status.st_uid != os.geteuid() or status.st_mode & 0o170022 != kind:
+                raise PlatformError(
+                    f"cannot read the emulated platform's root: {path}: found owner {status.st_uid} and mode"
+                    f" {status.st_mode & 0o7777:04o}, want owner {os.geteuid()} and nobody else who can write",
+                    hint=f"remove {os.path.dirname(path)}: the next local host makes another platform",
+                )
+        root = file.read(_MAX_ROOT_BYTES + 1)
+    if not 0 < len(root) <= _MAX_ROOT_BYTES:
+        raise PlatformError(
+            f"cannot read the emulated platform's root: {path}: found {len(root)} bytes or more, want 1 to {_MAX_ROOT_BYTES}"
+        )
+    return root

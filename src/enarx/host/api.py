@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP API of the host: who asks, what for, and the answer as JSON. docs/formats/host-api.json describes it.
+
+What holds it together: every request passes `_Gate` (who is it, may a browser have sent it), every error of ours becomes one
+JSON body with a status, every body that is read has a limit in bytes and in time. What a Keep is and does is the fleet's.
+
+The host is untrusted by its tenants; nothing here protects them. It protects the host and tenants from each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+import enarx
+from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError, UsageError
+from enarx.host.fleet import Fleet, QuotaError, UnknownKeepError, blob_limit
+from enarx.host.logs import Log
+from enarx.host.metrics import Metrics
+from enarx.host.models import ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Port
+from enarx.host.openapi import openapi_bytes
+from enarx.host.page import STYLE_SOURCE, render_page
+from enarx.host.store import KeepRecord
+from enarx.host.tenants import MAX_TOKEN_BYTES, Tenant, Tenants
+from enarx.wire.strict_json import load_json_untrusted
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from enarx.channel.link import Stream
+
+__all__ = ["MAX_MESSAGE_BYTES", "SUBPROTOCOL", "make_app"]
+
+SUBPROTOCOL = "enarx-link.v1"
+MAX_BODY_BYTES = 64 << 10
+MAX_MESSAGE_BYTES = 1 << 20
+"""Of a session's WebSocket, to the host. It sends no larger ones either."""
+
+BODY_TIMEOUT_S = 30.0
+"""For the next bytes of a request's body."""
+
+HANG_UP_TIMEOUT_S = 30.0
+"""For a tenant to take the last bytes of a session that the Keep has ended."""
+
+_READ_BYTES = 256 << 10
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_STATUSES: tuple[tuple[type[EnarxError], int], ...] = (
+    (UnknownKeepError, 404),
+    (QuotaError, 429),
+    (UsageError, 400),
+    (DecodeError, 400),
+    (PlatformError, 503),
+    (KeepError, 410),
+    (TransportError, 503),
+)
+# A client knows these classes; whatever else is wrong with a request is a wrong use.
+_TOLD = (UsageError, PlatformError, KeepError, TransportError)
+_SECURITY_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'".encode(),
+    ),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _RefusedError(Exception):
+    """A request that is answered with an error whose status its class does not say."""
+
+    def __init__(self, status: int, error: EnarxError, headers: dict[str, str] | None = None) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+        self.headers = headers or {}
+
+
+def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log) -> ASGIApp:
+    """Make the application.
+
+    Args:
+        fleet: the Keeps.
+        tenants: gives whoever may use the host now.
+        metrics: what is counted.
+        log: where events go.
+    """
+    api = _Api(fleet, tenants, metrics, log)
+    routes = [
+        Route("/v1/keeps", api.answered(api.create), methods=["POST"]),
+        Route("/v1/keeps", api.answered(api.list), methods=["GET"]),
+        Route("/v1/keeps/{id}", api.answered(api.show), methods=["GET"]),
+        Route("/v1/keeps/{id}", api.answered(api.delete), methods=["DELETE"]),
+        WebSocketRoute("/v1/keeps/{id}/session", api.session),
+        Route("/v1/keeps/{id}/blobs/{digest}", api.answered(api.blob), methods=["HEAD", "PATCH"]),
+        Route("/healthz", api.answered(api.health), methods=["GET"]),
+        Route("/metrics", api.answered(api.metrics), methods=["GET"]),
+        Route("/openapi.json", api.answered(api.openapi), methods=["GET"]),
+        Route("/", api.answered(api.page), methods=["GET"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            404: lambda *_: _error(
+                404, UsageError("cannot answer: found a path that is not known, want one of /openapi.json")
+            ),
+            405: lambda *_: _error(405, UsageError("cannot answer: found a method that this path does not have")),
+        },
+    )
+    app.router.redirect_slashes = False
+    return _with_headers(app)
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    """Add to every answer what keeps browsers and caches from doing more than asked."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    *_SECURITY_HEADERS,
+                    (b"date", formatdate(usegmt=True).encode()),
+                ]
+            await send(message)
+
+        await app(scope, receive, sent if scope["type"] == "http" else send)
+
+    return wrapped
+
+
+class _Api:
+    """The endpoints."""
+
+    def __init__(self, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log) -> None:
+        self._fleet = fleet
+        self._tenants = tenants
+        self._metrics = metrics
+        self._log = log
+
+    def answered(self, endpoint: Endpoint) -> Endpoint:
+        """Turn errors of an endpoint into answers, and count and log each request."""
+        name = getattr(endpoint, "__name__", "")
+
+        async def answer(request: Request) -> Response:
+            started = asyncio.get_running_loop().time()
+            try:
+                response = await endpoint(request)
+            except _RefusedError as refused:
+                response = _error(refused.status, refused.error, refused.headers)
+            except EnarxError as error:
+                response = _error(next((status for kind, status in _STATUSES if isinstance(error, kind)), 500), error)
+            except ClientDisconnect:
+                response = Response(status_code=400)  # to nobody
+            except Exception as error:  # noqa: BLE001  # one request's bug is not every Keep's end
+                self._log.bug("bug", error)
+                response = _error(
+                    500, PlatformError("cannot answer: found a bug in the host", hint="its log says more")
+                )
+            seconds = asyncio.get_running_loop().time() - started
+            self._metrics.answered(name, response.status_code, seconds)
+            self._log.info(
+                "request",
+                endpoint=name,
+                status=response.status_code,
+                tenant=getattr(request.state, "tenant", None),
+                ms=round(seconds * 1000, 1),
+            )
+            return response
+
+        answer.__name__ = name
+        return answer
+
+    # --- Who asks
+
+    def _tenant(self, connection: HTTPConnection) -> Tenant:
+        """Return who asks.
+
+        Raises:
+            _RefusedError: a stranger, or a page in a browser.
+        """
+        tenants = self._tenants()
+        self._require_no_page(connection, tenants)
+        tenant = tenants.recognise_untrusted(_token(connection), _certificate(connection))
+        if tenant is None:
+            self._metrics.strangers.inc()
+            raise _RefusedError(
+                401,
+                UsageError("cannot let you in: found no token or certificate of a tenant, want one"),
+                {"WWW-Authenticate": 'Bearer realm="enarx"'},
+            )
+        connection.state.tenant = tenant.name
+        return tenant
+
+    @staticmethod
+    def _require_no_page(connection: HTTPConnection, tenants: Tenants) -> None:
+        """Refuse what a page of somebody else makes a browser send to a host that asks nobody who he is.
+
+        Raises:
+            _RefusedError: it comes from a page, or the host is called by a name that is not this machine's own.
+        """
+        headers = connection.headers
+        if "origin" in headers or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+            raise _RefusedError(403, UsageError("cannot answer a web page: found an Origin header, want none"))
+        if tenants.is_open:
+            name = re.sub(r":[0-9]+$", "", headers.get("host", ""))
+            # A name that somebody's DNS says is 127.0.0.1 makes a page there of this origin.
+            if name not in {"localhost", "[::1]"} and not re.fullmatch(r"[0-9.]+", name):
+                raise _RefusedError(
+                    403, UsageError("cannot answer under this name: found another Host, want localhost")
+                )
+
+    def _require_operator(self, request: Request) -> None:
+        """Let in whoever is on this machine without a proxy between, or has the operator's token.
+
+        Raises:
+            _RefusedError: neither.
+        """
+        tenants = self._tenants()
+        if tenants.is_open:
+            self._require_no_page(request, tenants)
+        peer = request.client.host if request.client else ""
+        direct = not {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"} & set(
+            request.headers.keys()
+        )
+        if direct and (peer == "::1" or peer.startswith(("127.", "::ffff:127."))):
+            return
+        if not tenants.is_operator_untrusted(_token(request)):
+            raise _RefusedError(
+                401,
+                UsageError("cannot show the operator's pages: found nobody known, want the operator's token"),
+                {"WWW-Authenticate": 'Basic realm="enarx operator"'},
+            )
+
+    # --- Keeps
+
+    async def create(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise _RefusedError(
+                415, UsageError("cannot read the request: found another Content-Type, want application/json")
+            )
+        data = load_json_untrusted(await _body(request), what="request", max_bytes=MAX_BODY_BYTES)
+        try:
+            wanted = KeepRequest.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])[:80] or "body"
+            raise UsageError(f"cannot read the request: {where}: {first['msg'][:200].lower()}") from error
+        record = await self._fleet.create(
+            tenant,
+            backend=wanted.backend,
+            memory_bytes=wanted.memory_bytes,
+            ports=tuple((port.name, port.port) for port in wanted.ports),
+        )
+        if await request.is_disconnected():
+            # Nobody knows its name, so nobody will come for it.
+            await self._fleet.delete(tenant, record.id)
+        return _json(_keep(record), 201, {"Location": f"/v1/keeps/{record.id}"})
+
+    async def list(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        return _json(KeepList(keeps=[_keep(record) for record in self._fleet.records(tenant)]))
+
+    async def show(self, request: Request) -> Response:
+        return _json(_keep(self._fleet.record_untrusted(self._tenant(request), request.path_params["id"])))
+
+    async def delete(self, request: Request) -> Response:
+        return _json(_keep(await self._fleet.delete(self._tenant(request), request.path_params["id"])))
+
+    # --- Blobs
+
+    async def blob(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        identifier, digest = request.path_params["id"], request.path_params["digest"]
+        if not _DIGEST.fullmatch(digest):
+            raise UsageError("cannot take the blob: found another name, want its SHA-256 in lower-case hexadecimal")
+        if request.method == "HEAD":
+            known = self._fleet.hosted_untrusted(tenant, identifier).blobs.find(digest)
+            headers = {"Upload-Offset": "0"} if known is None else _progress(known.offset, known.length)
+            return Response(headers=headers)
+        offset, length = _number(request, "upload-offset"), _number(request, "upload-length")
+        blob = self._fleet.blob_untrusted(tenant, identifier, digest, length)
+        if not blob.take():
+            raise _RefusedError(
+                423, TransportError("cannot take the blob: found another upload of it", hint="wait for that to end")
+            )
+        try:
+            if offset != blob.offset:
+                raise _RefusedError(
+                    409,
+                    UsageError(f"cannot take the blob: offset: found {offset}, want {blob.offset}"),
+                    _progress(blob.offset, length),
+                )
+            await blob.append(_chunks(request, self._metrics))
+        finally:
+            blob.release()
+        return Response(status_code=204, headers=_progress(blob.offset, length))
+
+    # --- Sessions
+
+    async def session(self, socket: WebSocket) -> None:
+        status = 101
+        try:
+            tenant = self._tenant(socket)
+            if SUBPROTOCOL not in socket.scope["subprotocols"]:
+                raise UsageError(f"cannot open a session: subprotocol: found another, want {SUBPROTOCOL}")
+            keep, stream = await self._fleet.open_session(tenant, socket.path_params["id"])
+        except _RefusedError as refused:
+            status = refused.status
+            await socket.send_denial_response(_error(status, refused.error, refused.headers))
+        except EnarxError as error:
+            status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+            await socket.send_denial_response(_error(status, error))
+        else:
+            keep.sessions += 1
+            try:
+                await socket.accept(subprotocol=SUBPROTOCOL)
+                await _carry(socket, stream)
+            finally:
+                keep.sessions -= 1
+                stream.close()
+        self._metrics.answered("session", status, None)
+        self._log.info("session", status=status, keep=socket.path_params["id"][:64])
+
+    # --- The host itself
+
+    async def health(self, request: Request) -> Response:
+        draining = self._fleet.is_draining
+        return _json(
+            Health(status="draining" if draining else "ok", version=enarx.__version__), 503 if draining else 200
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        self._require_operator(request)
+        return Response(self._metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        return Response(openapi_bytes(), media_type="application/json")
+
+    async def page(self, request: Request) -> Response:
+        self._require_operator(request)
+        return Response(render_page(self._fleet, at=datetime.now(UTC)), media_type="text/html; charset=utf-8")  # noqa: TID251  # the page says when it was made
+
+
+async def _carry(socket: WebSocket, stream: Stream) -> None:
+    """Carry bytes between a session's WebSocket and its stream until either ends."""
+    up = asyncio.create_task(_carry_up(socket, stream))
+    down = asyncio.create_task(_carry_down(socket, stream))
+    try:
+        done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+
+
+async def _carry_up(socket: WebSocket, stream: Stream) -> None:
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        data = message.get("bytes")
+        if data is None:
+            await socket.close(1003, "want binary messages")
+            return
+        try:
+            await stream.write(data)
+        except TransportError:
+            return  # `_carry_down` learns it as well, and says so
+
+
+async def _carry_down(socket: WebSocket, stream: Stream) -> None:
+    code, reason = 1000, ""
+    try:
+        while data := await stream.read(_READ_BYTES):
+            await socket.send_bytes(data)
+    except TransportError as error:
+        code, reason = 1011, str(error)[:100]
+    except (WebSocketDisconnect, OSError):
+        return
+    try:
+        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+            await socket.close(code, reason)
+    except (TimeoutError, RuntimeError, WebSocketDisconnect, OSError):
+        return  # the tenant hung up first
+
+
+def _token(connection: HTTPConnection) -> bytes | None:
+    """Return the token that a request carries, as Bearer or as a Basic password."""
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    value = value.strip()
+    if scheme.lower() == "basic" and len(value) <= 2 * MAX_TOKEN_BYTES:
+        import base64
+        import binascii
+
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return value.encode("latin-1") if scheme.lower() == "bearer" else None
+
+
+def _certificate(connection: HTTPConnection) -> bytes | None:
+    """Return the digest of the client's certificate; the protocol class puts it there."""
+    found = connection.scope.get("state", {}).get("certificate_sha256")
+    return found if isinstance(found, bytes) else None
+
+
+async def _body(request: Request) -> bytes:
+    data = bytearray()
+    async for chunk in _timed(request):
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise _RefusedError(
+                413, UsageError(f"cannot read the request: found more than {MAX_BODY_BYTES} bytes, want fewer")
+            )
+    return bytes(data)
+
+
+async def _timed(request: Request) -> AsyncIterator[bytes]:
+    pieces = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                piece = await anext(pieces, None)
+        except TimeoutError as error:
+            raise _RefusedError(
+                408, TransportError("cannot read the request: found nothing more of it in time")
+            ) from error
+        if piece is None:
+            return
+        yield piece
+
+
+async def _chunks(request: Request, metrics: Metrics) -> AsyncIterator[bytes]:
+    async for chunk in _timed(request):
+        metrics.uploaded.inc(len(chunk))
+        yield chunk
+
+
+def _number(request: Request, header: str) -> int:
+    value = request.headers.get(header, "")
+    if not _NUMBER.fullmatch(value):
+        raise UsageError(
+            f"cannot take the blob: header {header.title()}: found no number, want one of at most 15 digits"
+        )
+    return int(value)
+
+
+def _progress(offset: int, length: int) -> dict[str, str]:
+    return {"Upload-Offset": str(offset), "Upload-Length": str(length)}
+
+
+def _keep(record: KeepRecord) -> Keep:
+    return Keep(
+        id=record.id,
+        backend=record.backend,  # type: ignore[arg-type]  # the store holds what the API let in
+        state=record.state,  # type: ignore[arg-type]
+        created=_time(record.created_ns),
+        ended=None if record.ended_ns is None else _time(record.ended_ns),
+        ports=[Port(name=name, port=port) for name, port in record.ports],
+        memory_bytes=record.memory_bytes,
+        blob_limit_bytes=blob_limit(record.package_bytes),
+    )
+
+
+def _time(unix_ns: int) -> datetime:
+    return datetime.fromtimestamp(unix_ns // 1_000_000_000, UTC)
+
+
+def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    content: Any = model.model_dump_json(by_alias=True)
+    return Response(content, status_code=status, headers=headers, media_type="application/json")
+
+
+def _error(status: int, error: EnarxError, headers: dict[str, str] | None = None) -> Response:
+    kind = next((kind for kind in _TOLD if isinstance(error, kind)), UsageError)
+    detail = ErrorDetail(class_name=kind.__name__, message=str(error)[:4096], hint=error.hint and error.hint[:1024])
+    return _json(ErrorAnswer(error=detail), status, headers)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start Keeps that are processes of this machine: no TEE, and the emulated platform for evidence.
+
+The process gets its listening link socket as descriptor 3, /dev/null as stdin and a file for the little it says, and
+nothing else that is ours. It has a session of its own, so that no terminal's Ctrl-C reaches it, and it outlives the host
+unless it is told not to (`dies_with_host`: the private host of one deployment).
+
+Limits are set from outside, a moment after the start, when the Keep holds nobody's code yet:
+
+- no core dumps, and a limit on descriptors;
+- RLIMIT_DATA, for each of the Keep's processes: what they can write to, which is what WebAssembly memory takes as it grows.
+  RLIMIT_AS would count the address space that the engine reserves without using it. The margin above the Keep's memory is for
+  the interpreter, the compiler and the package; it is a last line, and the Keep's own limit is the one that is told of;
+- CPUs: each Keep is bound to so many of them, the ones that fewest others are bound to.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+
+import enarx
+from enarx.errors import PlatformError
+from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.platform import EmulatedPlatform
+from enarx.host.process_facts import find_marked, open_process, start_ticks
+from enarx.host.state import connect_link, listen_link
+
+__all__ = ["KEEP_PROGRAM", "NilLauncher"]
+
+KEEP_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(enarx.__file__)), "keep", "__main__.py")
+MAX_OPEN_FILES = 8192
+MARGIN_BYTES = 1 << 30
+_LINK_FD = 3
+
+# The parent is compared afterwards, because it may have ended before.
+_DIE_WITH_PARENT = """\
+import ctypes, os, runpy, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() != {parent}: os._exit(1)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class NilLauncher:
+    """Starts Keep processes.
+
+    Args:
+        cpus: how many CPUs each Keep may use, or None for all.
+        dies_with_host: whether a Keep ends when the host does, however it does.
+        program: the Python file that is the Keep.
+    """
+
+    backend = "nil"
+
+    def __init__(self, *, cpus: int | None = None, dies_with_host: bool = False, program: str = KEEP_PROGRAM) -> None:
+        self._cpus = cpus
+        self._dies_with_host = dies_with_host
+        self._program = program
+        self._platform = EmulatedPlatform()
+        self._bound: dict[int, frozenset[int]] = {}
+
+    def start(self, spec: KeepSpec, folder: str) -> Launched:
+        """Start a Keep process; see `Launcher.start`."""
+        # Here and not at the first report: a tenant who accepts this machine's own platform asks for its root before that.
+        self._platform.open()
+        # The first word without a dash is the program: by it the emulated platform knows what it measures. Python keeps an
+        # -X that it does not know, and the mark is found by `stop_strays` and by whoever reads a list of processes.
+        command = [sys.executable, "-I", "-S", _mark(spec.id)]
+        command += ["-c" + _DIE_WITH_PARENT.format(parent=os.getpid())] if self._dies_with_host else []
+        command += [self._program, "--backend", self.backend, "--memory", str(spec.memory_bytes)]
+        command += ["--package-limit", str(spec.package_bytes), "--log", str(spec.log_bytes)]
+        command += ["--link-fd", str(_LINK_FD)]
+        try:
+            link = listen_link(folder)
+            try:
+                console = os.open(
+                    os.path.join(folder, "console"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+                )
+                try:
+                    pid = os.posix_spawn(
+                        sys.executable,
+                        command,
+                        _environment(),
+                        file_actions=[
+                            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                            (os.POSIX_SPAWN_DUP2, console, 1),
+                            (os.POSIX_SPAWN_DUP2, console, 2),
+                            (os.POSIX_SPAWN_DUP2, link.fileno(), _LINK_FD),
+                        ],
+                        setsid=True,
+                        setsigmask=(),
+                        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
+                    )
+                finally:
+                    os.close(console)
+            finally:
+                link.close()
+            # Our own child that nobody has waited for: its pid is not used again before we do.
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
+        except OSError as error:
+            raise PlatformError(f"cannot start a Keep process: {error.strerror}") from error
+        launched = Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd)
+        self._limit(spec, pid)
+        return launched
+
+    def _limit(self, spec: KeepSpec, pid: int) -> None:
+        data_bytes = spec.memory_bytes + MARGIN_BYTES
+        limits = (
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+            (resource.RLIMIT_DATA, data_bytes),
+        )
+        try:
+            for which, wanted in limits:
+                hard = resource.getrlimit(which)[1]
+                limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+                resource.prlimit(pid, which, (limit, limit))
+            if self._cpus is not None:
+                os.sched_setaffinity(pid, self._choose_cpus(pid, self._cpus))
+        except ProcessLookupError:
+            return  # it has ended already, which its pidfd tells
+
+    def _choose_cpus(self, pid: int, count: int) -> frozenset[int]:
+        self._bound = {other: cpus for other, cpus in self._bound.items() if start_ticks(other) is not None}
+        load = dict.fromkeys(sorted(os.sched_getaffinity(0)), 0)
+        for cpus in self._bound.values():
+            for cpu in cpus & load.keys():
+                load[cpu] += 1
+        chosen = frozenset(sorted(load, key=lambda cpu: load[cpu])[:count])
+        self._bound[pid] = chosen
+        return chosen
+
+    def adopt(self, identifier: str, pid: int, ticks: int) -> Launched | None:
+        """Take over a Keep process; see `Launcher.adopt`."""
+        pidfd = open_process(pid, ticks)
+        return None if pidfd is None else Launched(pid=pid, start_ticks=ticks, pidfd=pidfd)
+
+    def connect(self, folder: str) -> socket.socket:
+        """Connect to the link socket in the Keep's folder."""
+        return connect_link(folder)
+
+    def stop(self, launched: Launched) -> None:
+        """Kill the process; its workload dies with it."""
+        try:
+            signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it has ended
+
+    def stop_strays(self, identifier: str) -> None:
+        """Kill what was started for a Keep whose pid was never recorded."""
+        for pid in find_marked(_mark(identifier).encode()):
+            ticks = start_ticks(pid)
+            found = None if ticks is None else self.adopt(identifier, pid, ticks)
+            if found is not None:
+                self.stop(found)
+                os.close(found.pidfd)
+
+    def report(self, launched: Launched, request: bytes) -> bytes:
+        """Have the emulated platform sign for a Keep process."""
+        return self._platform.report(request, pid=launched.pid, start_ticks=launched.start_ticks)
+
+
+def _mark(identifier: str) -> str:
+    return f"-Xenarx-keep={identifier}"
+
+
+def _environment() -> dict[str, str]:
+    # What a Python without `site` and user settings needs, and nothing that an operator has in a shell.
+    return {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "TMPDIR") if name in os.environ}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API of the host is asked and what it answers, as pydantic models; the OpenAPI document is made of them.
+
+Names in JSON have hyphens. Nothing here knows of HTTP, and no model has room for anything that a tenant would not tell
+a stranger: a backend, a size of memory, names and numbers of ports.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from enarx.host.backends import BACKENDS
+
+__all__ = [
+    "MAX_BLOBS",
+    "MAX_MEMORY_BYTES",
+    "MAX_PORTS",
+    "MIN_MEMORY_BYTES",
+    "ErrorAnswer",
+    "Health",
+    "Keep",
+    "KeepList",
+    "KeepRequest",
+    "Port",
+]
+
+MIN_MEMORY_BYTES = 1 << 20
+MAX_MEMORY_BYTES = 1 << 46
+MAX_PORTS = 64
+MAX_BLOBS = 8
+"""Of one Keep. A release names three."""
+
+Backend = Literal["snp", "tdx", "cca", "sgx", "vm", "nil"]
+State = Literal["starting", "ready", "ended", "lost"]
+PortName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=_hyphens,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+    )
+
+
+class Port(_Model):
+    """A port that the host publishes: what connects to it reaches the workload's socket of that name."""
+
+    name: PortName
+    port: Annotated[int, Field(ge=0, le=65_535, description="TCP port; in a request, 0 is any that is free")]
+
+
+class KeepRequest(_Model):
+    """An empty Keep that is wanted."""
+
+    backend: Annotated[Backend, Field(description="one that `enarx platform info` calls usable on the host")]
+    memory_bytes: Annotated[
+        int, Field(ge=MIN_MEMORY_BYTES, le=MAX_MEMORY_BYTES, description="the most that the workload's memory may take")
+    ]
+    ports: Annotated[list[Port], Field(max_length=MAX_PORTS)] = []
+
+
+class Keep(_Model):
+    """A Keep, as the host sees it. It does not know what runs in there, and its word is no evidence."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    backend: Backend
+    state: Annotated[
+        State,
+        Field(description="ended: the Keep has gone; lost: it went without the host knowing how, or cannot be reached"),
+    ]
+    created: Annotated[AwareDatetime, Field(description="by the host's clock")]
+    ended: Annotated[AwareDatetime | None, Field(description="by the host's clock")] = None
+    ports: list[Port]
+    memory_bytes: Annotated[int, Field(ge=0)]
+    blob_limit_bytes: Annotated[int, Field(ge=0, description="the largest blob that may be uploaded for it")]
+
+
+class KeepList(_Model):
+    """The Keeps of one tenant, in the order in which they were made."""
+
+    keeps: list[Keep]
+
+
+class ErrorDetail(_Model):
+    """An error of enarx: a class of its documentation, one line, and the next step where there is one."""
+
+    class_name: Annotated[str, Field(alias="class", max_length=64)]
+    message: Annotated[str, Field(max_length=4096)]
+    hint: Annotated[str | None, Field(max_length=1024)] = None
+
+
+class ErrorAnswer(_Model):
+    """The body of every answer with a status from 400 on."""
+
+    error: ErrorDetail
+
+
+class Health(_Model):
+    """Whether the host takes new Keeps."""
+
+    status: Literal["ok", "draining"]
+    version: str
+
+
+if set(Backend.__args__) != set(BACKENDS):  # type: ignore[attr-defined]
+    raise ImportError("the API and the launchers know different backends")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workload process: it runs one workload for a Keep, says how that ended, and ends.
+
+It is given stdio, the control socket (`workload_start` has what is said there) and nothing else: no key, no environment, no
+descriptor of the session or the TEE. It dies with the Keep. It prepares what does not depend on the workload before it asks
+what that is, so that a Keep can start it early. Whatever is compiled, the workload's or ours, stays in memory: no file is
+written, because what is compiled is what the tenant sent.
+
+What ends here reads as it does from `enarx run`: the same errors, from the same places.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+
+from enarx.errors import DecodeError, EnarxError, PlatformError
+from enarx.keep.workload_broker import ControlBroker
+from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, receive_start, send_packet
+from enarx.runtime import overlay_paths, run_workload
+from enarx.runtime.cache import Artefact, Cache
+from enarx.runtime.from_toml import make_workload
+from enarx.runtime.watch import watch
+from enarx.wire.records import ListenFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+__all__ = ["main"]
+
+_MAIN = "main.wasm"
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_MAX_FDS = 1 << 20
+
+
+class _MemoryCache(Cache):
+    """Keeps what it compiled in memory, and nothing beyond this process."""
+
+    def __init__(self) -> None:
+        super().__init__(None, _ignore)
+        self._found: dict[tuple[str, bool], Artefact] = {}
+
+    def find(self, path: str, *, fuel: bool = False, remember: bool = True) -> Artefact:
+        """Return the compiled form of a source file, compiling it once."""
+        key = (path, fuel)
+        if key not in self._found:
+            self._found[key] = super().find(path, fuel=fuel, remember=remember)
+        return self._found[key]
+
+
+def main() -> NoReturn:
+    """Be the workload process."""
+    # Until somebody watches, a signal ends it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    control = socket.socket(fileno=CONTROL_FD)
+    try:
+        ended = _serve(control, _maker_of(control))
+    except BaseException as error:  # noqa: BLE001  # the Keep is told of it, whatever it is
+        ended = Ended.of(error)
+    _say(control, ended)
+    # Taking the interpreter apart takes time that nobody has a use for.
+    os._exit(ended.status)
+
+
+def _serve(control: socket.socket, keep: int) -> Ended:
+    _harden(keep)
+    cache = _MemoryCache()
+    for path in overlay_paths():
+        cache.find(path)
+    try:
+        start, module_fd, listeners = receive_start(control)
+    except DecodeError:
+        if not _is_open(control):
+            # The Keep had no workload.
+            os._exit(0)
+        raise
+    path = f"/proc/self/fd/{module_fd}"
+    try:
+        return _run(start, path, control, listeners, cache)
+    except EnarxError as error:
+        # The tenant knows it by its name in the package.
+        return Ended.of(type(error)(str(error).replace(path, _MAIN), hint=error.hint))
+
+
+def _run(start: Start, path: str, control: socket.socket, listeners: list[int], cache: Cache) -> Ended:
+    names = [file.name for file in start.toml.files if isinstance(file, ListenFile)]
+    socks = [socket.socket(fileno=fd) for fd in listeners]
+    workload = make_workload(
+        path,
+        start.toml,
+        announce_files=start.announce_files,
+        tls_contents=start.tls_files,
+        broker=ControlBroker(control, dict(zip(names, socks, strict=True))),
+        wall_clock_offset_ns=start.wall_clock_offset_ns,
+    )
+
+    def begin() -> None:
+        watch(workload.limits.timeout_s, lambda error: _say(control, Ended.of(error)))
+        gc.freeze()
+
+    outcome = run_workload(workload, cache, begin)
+    return Ended(
+        # A core module may end with any 32 bits.
+        min(outcome.status, 255),
+        trap=outcome.trap,
+        # As `enarx run` has it, a limit that stood in the way of nothing is not worth a line.
+        hint=outcome.hint if outcome.status else None,
+    )
+
+
+def _say(control: socket.socket, ended: Ended) -> None:
+    try:
+        send_packet(control, encode_word(ended))
+    except OSError:
+        # The Keep has gone, which is the end of this process too.
+        os._exit(ended.status)
+
+
+def _is_open(control: socket.socket) -> bool:
+    """Return whether the Keep still has its end."""
+    try:
+        return bool(control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def _maker_of(control: socket.socket) -> int:
+    """Return which process made the control socket: the Keep. Who is the parent now may be who took over from it."""
+    pid, _, _ = struct.unpack("iII", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
+
+
+def _harden(keep: int) -> None:
+    """Give up what no workload needs.
+
+    Args:
+        keep: number of the process that started this one, and that it dies with.
+
+    Raises:
+        PlatformError: the kernel does not do it.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
+        if prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))):
+            raise PlatformError(f"cannot start the workload: prctl {option}: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != keep:
+        # It ended before the kernel was asked to tell.
+        os._exit(0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.closerange(CONTROL_FD + 1, _MAX_FDS)
+    os.umask(0o077)
+    os.chdir("/")
+    os.environ.clear()
+
+
+def _ignore(_line: str) -> None:
+    """Say nothing: stderr is the workload's."""
+
+
+if __name__ == "__main__":
+    sys.exit("this is not a command: a Keep starts it")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder in memory for what a workload process needs by name: directories that travelled, sockets it listens on.
+
+It is in a tmpfs, closed to other users, made when it is first needed and removed when the Keep ends. A Keep that was killed cannot
+remove its own: whoever holds the lock of a folder lives, and every Keep that starts removes those of its user that nobody holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+
+from enarx.errors import DecodeError, PlatformError
+from enarx.wire.release import Directory
+
+__all__ = ["ROOT", "Scratch", "sweep"]
+
+ROOT = "/dev/shm"  # noqa: S108  # a tmpfs: nothing of it is written to a disk, but to swap
+_PREFIX = "enarx-keep-"
+
+
+class Scratch:
+    """One Keep's folder.
+
+    Args:
+        root: where it is made; a tmpfs.
+    """
+
+    def __init__(self, root: str = ROOT) -> None:
+        self._root = root
+        self._lock: int | None = None
+        self.path: str | None = None
+        """None until `make`."""
+
+    def make(self) -> str:
+        """Return the folder, and make it if it is not there.
+
+        Raises:
+            PlatformError: it cannot be made.
+        """
+        while self.path is None:
+            try:
+                path = tempfile.mkdtemp(prefix=_PREFIX, dir=self._root)
+            except OSError as error:
+                raise PlatformError(f"cannot make a folder in {self._root}: {error.strerror}") from error
+            # Until it is locked, another Keep may take it for one that was left; then there is another try.
+            with contextlib.suppress(FileNotFoundError):
+                self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if os.path.samestat(os.stat(path), os.fstat(self._lock)):
+                    self.path = path
+                    break
+            self._unlock()
+        return self.path
+
+    def remove(self) -> None:
+        """Remove the folder, if there is one."""
+        if self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path = None
+        self._unlock()
+
+    def unpack(self, directory: Directory, number: int) -> str:
+        """Write a directory that travelled.
+
+        Args:
+            directory: as decoded; its paths stay inside.
+            number: tells it from others.
+
+        Returns:
+            Its path.
+
+        Raises:
+            DecodeError: two entries are in each other's way.
+            PlatformError: there is no room.
+        """
+        base = f"{self.make()}/{number}"
+        try:
+            os.mkdir(base, 0o700)
+            for entry in directory.entries:
+                path = "/".join((base, *entry.path)).encode()
+                if entry.contents is None:
+                    os.makedirs(path, 0o700, exist_ok=True)
+                    continue
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                    file.write(entry.contents)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise DecodeError(f"cannot unpack {directory.guest}: found an entry twice, or below a file") from error
+        except OSError as error:
+            raise PlatformError(f"cannot unpack {directory.guest}: {error.strerror}") from error
+        return base
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def sweep(root: str = ROOT) -> None:
+    """Remove the folders of this user's Keeps that are no more."""
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
+                _remove_if_left(entry.path)
+
+
+def _remove_if_left(path: str) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_uid == os.geteuid():
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+        finally:
+            os.close(fd)

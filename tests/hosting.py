@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host process for tests, with Keeps that are stubs; and the few requests that tests make.
+
+Run as a program it is `enarx host serve` whose Keeps run `stub_keep.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+TOP = Path(__file__).parent.parent
+STUB = str(Path(__file__).parent / "stub_keep.py")
+WAIT_S = 30.0
+
+
+def main(argv):
+    from dataclasses import replace
+
+    from enarx.cli import host, ui
+    from enarx.errors import EnarxError
+    from enarx.host.logs import make_log
+    from enarx.host.service import serve
+
+    try:
+        parsed = host.COMMANDS["host serve"].parse(argv)
+        options = replace(host._options(parsed), keep_program=STUB)
+        log = make_log(parsed.value("log-format") or "text")
+        return serve(options, log=log, announce=lambda url: ui.note(f"host listening on {url}"))
+    except EnarxError as error:
+        ui.show_error(error)
+        return error.status
+
+
+class HostProcess:
+    """A host that runs, until the block ends; its Keeps are ended with it."""
+
+    def __init__(self, state, *options, listen="127.0.0.1:0", scheme="http", stub=True, **spawn):
+        program = [str(Path(__file__))] if stub else ["-m", "enarx", "host", "serve"]
+        self.state = Path(state)
+        self.lines = []
+        self._line = threading.Condition()
+        command = [sys.executable, *program, "--listen", listen, "--state", str(state), *options]
+        environment = {**os.environ, "PYTHONPATH": str(TOP / "src")}
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, cwd="/", **spawn
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.url = self.wait_for("host listening on ").rpartition(" ")[2] if scheme else ""
+        self.port = int(self.url.rpartition(":")[2]) if scheme else 0
+
+    def _read(self):
+        for line in self.child.stderr:
+            with self._line:
+                self.lines.append(line.rstrip("\n"))
+                self._line.notify_all()
+        with self._line:
+            self.lines.append(None)
+            self._line.notify_all()
+
+    def wait_for(self, text):
+        """Return the first line of the log that holds a text."""
+
+        def found():
+            return next((line for line in self.lines if line is None or text in line), "")
+
+        with self._line:
+            assert self._line.wait_for(lambda: found() != "", WAIT_S), f"no {text!r} in {self.lines}"
+            line = found()
+        assert line is not None, f"the host ended without {text!r}: {self.lines}"
+        return line
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        end_keeps(self.state)
+
+    def signal(self, number):
+        self.child.send_signal(number)
+
+    def wait(self):
+        status = self.child.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        self.child.stderr.close()
+        return status
+
+    def kill(self):
+        if self.child.poll() is None:
+            self.child.kill()
+        if not self.child.stderr.closed:
+            self.wait()
+
+
+def keep_pids(state):
+    """Return the pids of the Keep processes of a state directory, found by what they listen on."""
+    from enarx.host.process_facts import find_marked
+
+    folder = Path(state) / "keeps"
+    names = os.listdir(folder) if folder.exists() else []
+    return {pid for name in names for pid in find_marked(f"-Xenarx-keep={name}".encode())}
+
+
+def end_keeps(state):
+    for pid in keep_pids(state):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def request(url, method="GET", path="/v1/keeps", *, token=None, body=None, headers=None, content=None, **client):
+    """Make one request; return status, headers and the body, as JSON where it is."""
+    import httpx2
+
+    headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+    with httpx2.Client(base_url=url, trust_env=False, timeout=WAIT_S, **client) as asking:
+        answer = asking.request(method, path, json=body, headers=headers, content=content)
+    is_json = answer.headers.get("content-type", "").startswith("application/json") and answer.content
+    return answer.status_code, answer.headers, answer.json() if is_json else answer.content
+
+
+def create(url, *, token=None, memory=1 << 20, ports=(), **client):
+    body = {"backend": "nil", "memory-bytes": memory, "ports": [{"name": name, "port": port} for name, port in ports]}
+    return request(url, "POST", token=token, body=body, **client)
+
+
+@contextlib.asynccontextmanager
+async def session(url, keep, command=None, *, token=None, **options):
+    """Open a session and tell the stub what to do."""
+    from websockets.asyncio.client import connect
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    options = {"subprotocols": ["enarx-link.v1"], "compression": None, "proxy": None, "max_size": 1 << 20, **options}
+    async with connect(f"ws{url[4:]}/v1/keeps/{keep}/session", additional_headers=headers, **options) as opened:
+        if command is not None:
+            await opened.send(json.dumps(command).encode() + b"\n")
+        yield opened
+
+
+def tell(url, keep, command, *, token=None):
+    """Tell the stub what to do; return all that it says, however that ends."""
+    from websockets.exceptions import ConnectionClosedError
+
+    async def telling():
+        said = b""
+        async with asyncio.timeout(WAIT_S), session(url, keep, command, token=token) as opened:
+            with contextlib.suppress(ConnectionClosedError):
+                async for message in opened:
+                    said += message
+        return said
+
+    return asyncio.run(telling())
+
+
+def read_line(connection):
+    data = b""
+    while not data.endswith(b"\n"):
+        data += connection.recv(1)
+    return data
+
+
+def connect_to(port):
+    return socket.create_connection(("127.0.0.1", port), WAIT_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

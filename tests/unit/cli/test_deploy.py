@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `enarx deploy` says about the end of a workload, and how its options are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from enarx.cli import exit_status, load
+from enarx.cli.deploy import show_ended
+from enarx.deploy.session import Ended
+from enarx.errors import ConfigError, DecodeError, EnarxError, KeepError, UsageError
+from enarx.wire.session import Exit, ExitFailure
+
+
+def ended(status, *, failure=None, trap=None, hint=None, was_signalled=False):
+    return show_ended(Ended(exit=Exit(status, failure, trap, hint), was_signalled=was_signalled), "app.wasm")
+
+
+@pytest.mark.parametrize(
+    ("status", "was_signalled", "shown"),
+    [
+        (0, False, 0),
+        (99, False, 99),
+        (100, False, 99),
+        (130, False, 99),
+        (130, True, 130),
+        (137, True, 137),
+        (131, True, 99),
+    ],
+)
+def test_a_status_that_could_be_taken_for_ours_becomes_99_unless_it_is_our_signals(status, was_signalled, shown, capfd):
+    assert ended(status, was_signalled=was_signalled) == shown
+    assert ("ending with 99" in capfd.readouterr().err) is (shown != status)
+
+
+def test_a_trap_is_134_whatever_the_status(capfd):
+    assert ended(134, trap="wasm trap: wasm `unreachable` instruction executed", hint="look there") == 134
+    assert capfd.readouterr().err.startswith("enarx: workload trapped: app.wasm: ")
+
+
+@pytest.mark.parametrize(("kind", "error"), [(102, UsageError), (103, DecodeError), (109, KeepError)])
+def test_a_failure_is_the_error_that_the_keep_names(kind, error):
+    with pytest.raises(EnarxError, match="no room") as raised:
+        ended(1, failure=ExitFailure(kind, "no room", "make some"))
+    assert type(raised.value) is error
+    assert raised.value.hint == "make some"
+    assert exit_status(raised.value, "deploy") == kind
+
+
+def test_usage_errors_are_102():
+    assert exit_status(ConfigError("x"), "deploy") == 102
+    assert exit_status(ConfigError("x"), "keep stop") == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("--insecure-accept-emulated", ""), ("--insecure-accept-emulated=ab", "ab")]
+)
+def test_an_optional_value_follows_an_equals_sign_only(word, value):
+    parsed = load("deploy").parse([word, "app.wasm"])
+    assert parsed.value("insecure-accept-emulated") == value
+    assert parsed.operands == ["app.wasm"]
+    assert "[--insecure-accept-emulated[=ROOT-SHA256]]" in load("deploy").usage()

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is added to the server library. The rest is seen in tests/integration/test_host_service.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from enarx.errors import PlatformError, UsageError
+from enarx.host import http_server
+from enarx.host.http_server import HttpServer, bind_api, make_context
+
+
+def serving(work):
+    """Run work against a server that answers everything with `yes`."""
+
+    async def yes(request):
+        await request.body()
+        return PlainTextResponse("yes")
+
+    async def run():
+        listening = bind_api("127.0.0.1", 0, secure=False)
+        server = HttpServer(Starlette(routes=[Route("/", yes, methods=["GET", "POST"])]), listening, None)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+        try:
+            async with asyncio.timeout(20):
+                return await work(reader, writer)
+        finally:
+            writer.close()
+            await server.stop()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "disabled", True)
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def answer(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    return head, await reader.readexactly(3)
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost:"])
+def test_headers_have_a_time_limit(monkeypatch, begun):
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT_S", 0.05)
+
+    async def work(reader, writer):
+        writer.write(begun)
+        return await reader.read()
+
+    assert serving(work) == b""
+
+
+def test_headers_of_a_second_request_have_one_too(monkeypatch):
+    monkeypatch.setattr(http_server, "HEAD_TIMEOUT_S", 0.05)
+
+    async def work(reader, writer):
+        writer.write(REQUEST + b"GET / HTTP/1.1\r\n")
+        assert (await answer(reader))[1] == b"yes"
+        return await reader.read()
+
+    assert serving(work) == b""
+
+
+def test_bodies_may_be_longer_than_headers(monkeypatch):
+    monkeypatch.setattr(http_server, "MAX_HEAD_BYTES", 100)
+
+    async def work(reader, writer):
+        body = bytes(1 << 20)
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert (await answer(reader))[1] == b"yes"
+        writer.write(REQUEST)
+        return (await answer(reader))[1]
+
+    assert serving(work) == b"yes"
+
+
+def test_headers_have_a_size_limit(monkeypatch):
+    monkeypatch.setattr(http_server, "MAX_HEAD_BYTES", 100)
+
+    async def work(reader, writer):
+        writer.write(REQUEST)
+        await answer(reader)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ")
+
+        async def go_on():
+            while True:
+                writer.write(b"x" * 200)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+        with pytest.raises(ConnectionError):
+            await go_on()
+
+    serving(work)
+
+
+def test_ends_with_connections_open():
+    async def work(reader, writer):
+        writer.write(REQUEST)
+        return (await answer(reader))[1]
+
+    assert serving(work) == b"yes"
+
+
+@pytest.mark.parametrize("host", ["example.com", "", "127.0.0.1.1", "*"])
+def test_refuses_what_is_no_address(host):
+    with pytest.raises(UsageError):
+        bind_api(host, 0, secure=False)
+
+
+def test_names_its_own_url():
+    for host, url, loopback in (
+        ("localhost", "http://127.0.0.1:", True),
+        ("127.0.0.1", "http://127.0.0.1:", True),
+        ("0.0.0.0", "http://0.0.0.0:", False),  # noqa: S104
+    ):
+        listening = bind_api(host, 0, secure=False)
+        assert listening.url == f"{url}{listening.port}"
+        assert listening.is_loopback is loopback
+        with pytest.raises(PlatformError, match=str(listening.port)):
+            bind_api(host, listening.port, secure=False)
+        listening.sock.close()
+
+
+def test_refuses_certificates_that_are_none(tmp_path):
+    (tmp_path / "file").write_text("nothing")
+    with pytest.raises(UsageError, match="TLS certificate"):
+        make_context(str(tmp_path / "file"), str(tmp_path / "file"), None)
+    with pytest.raises(UsageError, match="TLS certificate"):
+        make_context(str(tmp_path / "none"), str(tmp_path / "none"), None)

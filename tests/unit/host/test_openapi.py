@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from enarx.host.openapi import make_openapi, openapi_bytes
+
+TOP = Path(__file__).parents[3]
+
+
+def test_the_checked_in_copy_is_what_is_served():
+    """`python tools/make_host_api.py` writes it again."""
+    assert (TOP / "docs/formats/host-api.json").read_bytes() == openapi_bytes()
+
+
+def test_every_reference_leads_somewhere():
+    text = json.dumps(make_openapi())
+    schemas = make_openapi()["components"]["schemas"]
+    found = set(re.findall(r'"#/components/schemas/(\w+)"', text))
+    assert found
+    assert found <= set(schemas)
+
+
+def test_names_have_hyphens():
+    for schema in make_openapi()["components"]["schemas"].values():
+        assert not [name for name in schema.get("properties", {}) if "_" in name]
