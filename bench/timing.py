@@ -6,7 +6,8 @@ Rules:
 - A run whose stdout or status is not what it must be ends the benchmark: a wrong program has no speed.
 - After each timed run nothing of it may be left. This process is a subreaper, so a daemon that a command leaves behind
   becomes a child of ours wherever it tries to hide, and `run_once` refuses it.
-- Servers get a free port, are waited for by connecting, and are killed on every way out.
+- Servers get a free port, are waited for by connecting, and are killed on every way out; one that has processes of its own
+  elsewhere is asked to end them first.
 
 Knows commands; knows nothing of enarx or its peers.
 """
@@ -21,13 +22,17 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 RUN_LIMIT_S = 300  # The first run of a 26 MB module compiles it.
 CONNECT_LIMIT_S = 300
 OUTPUT_LIMIT_BYTES = 1 << 20
+END_LIMIT_S = 30
 PR_SET_CHILD_SUBREAPER = 36
+
+_servers: set[int] = set()
 
 
 class BenchError(Exception):
@@ -123,8 +128,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(argv: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[int]:
+def server(argv: Sequence[str], env: Mapping[str, str], port: int, *, asked: bool = False) -> Iterator[int]:
     """Run a server in its own process group from its first accepted connection to the end of the block; yield its pid.
+
+    Args:
+        argv: its command.
+        env: the whole environment.
+        port: that it listens on.
+        asked: whether it is asked to end by TERM before it is killed.
 
     Raises:
         BenchError: it ended, or did not listen within CONNECT_LIMIT_S.
@@ -133,6 +144,7 @@ def server(argv: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[i
     child = subprocess.Popen(
         argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err, process_group=0
     )
+    _servers.add(child.pid)
 
     def said() -> str:
         return f"status {child.returncode}\n{os.pread(err, OUTPUT_LIMIT_BYTES, 0).decode(errors='replace')[-2000:]}"
@@ -153,9 +165,14 @@ def server(argv: Sequence[str], env: Mapping[str, str], port: int) -> Iterator[i
         if failure is not None:
             raise failure
     finally:
+        if asked and child.poll() is None:
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(END_LIMIT_S)
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        _servers.discard(child.pid)
         _reap_group(child.pid)
         os.close(err)
 
@@ -196,22 +213,42 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_s_of_all(pid: int) -> float:
+    """Return the processor time of a process and its descendants, of those that ended and were waited for too, in seconds."""
+    total = 0.0
+    for member in _tree(pid):
+        with open(f"/proc/{member}/stat", encoding="ascii", errors="replace") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def now() -> datetime:
+    """Return the time, which certificates that are made here are of."""
+    return datetime.now(UTC)  # noqa: TID251  # nothing is decided by it
+
+
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
 def _tree(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
-        below = [int(word) for word in children.read().split()]
-    return [pid, *(member for child in below for member in _tree(child))]
+    return [pid, *(member for child in _children(pid) for member in _tree(child))]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError), open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as children:
+            found += map(int, children.read().split())
+    return found
 
 
 def _refuse_survivors(argv: Sequence[str]) -> None:
-    try:
-        pid, _ = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return
-    raise BenchError(f"{_words(argv)}: left a process behind ({pid or 'still running'}), want none")
+    for pid in _children(os.getpid()):
+        if pid not in _servers:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+            raise BenchError(f"{_words(argv)}: left a process behind ({ended or 'still running'}), want none")
 
 
 def _reap_group(group: int) -> None:

@@ -43,13 +43,13 @@ def main(argv):
 class HostProcess:
     """A host that runs, until the block ends; its Keeps are ended with it."""
 
-    def __init__(self, state, *options, listen="127.0.0.1:0", scheme="http", stub=True, **spawn):
+    def __init__(self, state, *options, listen="127.0.0.1:0", scheme="http", stub=True, env=os.environ, **spawn):
         program = [str(Path(__file__))] if stub else ["-m", "enarx", "host", "serve"]
         self.state = Path(state)
         self.lines = []
         self._line = threading.Condition()
         command = [sys.executable, *program, "--listen", listen, "--state", str(state), *options]
-        environment = {**os.environ, "PYTHONPATH": str(TOP / "src")}
+        environment = {**env, "PYTHONPATH": str(TOP / "src")}
         self.child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, cwd="/", **spawn
         )
@@ -103,12 +103,13 @@ class HostProcess:
 
 
 def keep_pids(state):
-    """Return the pids of the Keep processes of a state directory, found by what they listen on."""
+    """Return the pids of the Keep processes of a state directory, found by their marks."""
+    from enarx.host.launchers.nil import MARK
     from enarx.host.process_facts import find_marked
 
     folder = Path(state) / "keeps"
     names = os.listdir(folder) if folder.exists() else []
-    return {pid for name in names for pid in find_marked(f"-Xenarx-keep={name}".encode())}
+    return {pid for name in names for pid in find_marked(f"{MARK}{name}".encode())}
 
 
 def end_keeps(state):

@@ -235,7 +235,7 @@ class Tenant:
         self.offsets: list[int] = []
         self.window = 0
         self.stats: Stats | None = None
-        self._backlog: list[Any] = []
+        self._runs = False
 
     @classmethod
     async def connect(cls, stream: Stream, credential: Credential | None = None) -> Tenant:
@@ -243,7 +243,9 @@ class Tenant:
         return cls(await Session.handshake(stream, credential or make_credential(), "tenant"))
 
     async def send(self, *messages: Any) -> None:
-        """Send messages."""
+        """Send messages; input waits for the first window, once there will be one."""
+        if self._runs and not self.window and any(isinstance(message, Stdin) and message.data for message in messages):
+            await self.until_window(1)
         await self.session.send(*messages)
 
     async def receive(self) -> Any:
@@ -273,6 +275,11 @@ class Tenant:
         answer: Receipt | Failure = await self.receive()
         return answer
 
+    async def accept(self) -> None:
+        """Say that the receipt is good; without it the Keep ends with the session."""
+        await self.send(Attach(0))
+        self._runs = True
+
     def receipt_data(self, receipt: Receipt) -> bytes:
         """Return what the evidence of a receipt has to be over."""
         return receipt_report_data(self.offered, receipt)
@@ -288,6 +295,7 @@ class Tenant:
         """Attach from an offset on; None is all that is still there."""
         attachment, _ = await self.attachment(receipt)
         await self.send(Attach(attachment.log_start if offset is None else offset))
+        self._runs = True
         return attachment
 
     async def next_output(self) -> str:

@@ -3,7 +3,7 @@
 
 Started as the host starts a Keep. A session is a line of JSON, and then: `echo` sends back what comes, `blob` answers with the
 SHA-256 and the length of a blob, `outbound` echoes through a connection, `platform` answers a request, `hang` reads nothing,
-`break` breaks the link, `exit` ends. What connects to a published port is echoed after the port's name.
+`break` breaks the link, `stay` does not end when it is asked to and `tidy` does, `exit` ends. What connects to a published port is echoed after the port's name.
 """
 
 import site
@@ -17,6 +17,7 @@ import contextlib  # noqa: E402
 import hashlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import socket  # noqa: E402
 
 from enarx.channel.link import Target, open_link  # noqa: E402
@@ -108,7 +109,7 @@ class StubKeep:
 
             limits = {
                 name: resource.getrlimit(getattr(resource, name))[0]
-                for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_DATA")
+                for name in ("RLIMIT_CORE", "RLIMIT_NOFILE", "RLIMIT_DATA", "RLIMIT_FSIZE")
             }
             open_files = []
             for fd in os.listdir("/proc/self/fd"):
@@ -123,6 +124,12 @@ class StubKeep:
                 **limits,
             }
             await stream.write(json.dumps(facts).encode())
+            stream.end()
+        elif do == "stay":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            stream.end()
+        elif do == "tidy":
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 7)
             stream.end()
         elif do == "exit":
             os._exit(command.get("status", 0))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever bytes a parser of evidence or endorsements is given: a value or its own error, in bounded time and memory.
+"""Whatever bytes a parser is given, of evidence or of a deployment: a value or its own error, in bounded time and memory.
 
 The default suite changes seeds without looking. The soak run is guided by coverage where `tools/install-fuzz` found atheris, has
-processes of its own with limits, and all its targets together get a hundred times `ENARX_SOAK_EXAMPLES` inputs: ten million.
+processes of its own with limits, and all its targets together get 150 times `ENARX_SOAK_EXAMPLES` inputs: fifteen million.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from random import Random
 import pytest
 
 from tests.fuzz import verifier_mutations, verifier_worker
-from tests.fuzz.verifier_targets import TARGETS
+from tests.fuzz.verifier_worker import TARGETS
 
 INPUTS = 250
 SLOW_INPUTS = {"verdict": 60, "policy": 40, "evidence of any kind": 120, "endorsement files": 80}
-SOAK_INPUTS = int(os.environ.get("ENARX_SOAK_EXAMPLES", "100000")) * 102
+SOAK_INPUTS = int(os.environ.get("ENARX_SOAK_EXAMPLES", "100000")) * 150
 LEAST_PASSING = 0.5
 SOURCE = Path(__file__).parents[2] / "src" / "enarx"
 
@@ -62,15 +62,16 @@ def test_the_same_random_numbers_make_the_same_inputs(target):
 
 
 def test_every_parser_of_foreign_bytes_is_a_target():
-    packages = ("abi", "crypto", "wire", "verifier")
-    sources = [path for package in packages for path in (SOURCE / package).glob("*.py")]
+    packages = ("abi", "attester", "channel", "crypto", "deploy", "emulator", "host", "keep", "verifier", "wire")
+    sources = [path for package in packages for path in (SOURCE / package).rglob("*.py")]
     parsers = {
         node.name
         for path in sources
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef) and node.name.endswith("_untrusted") and not node.name.startswith("_")
     }
-    table = Path(verifier_worker.__file__).with_name("verifier_targets.py").read_text()
+    folder = Path(verifier_worker.__file__).parent
+    table = "".join(folder.joinpath(f"{name}_targets.py").read_text() for name in ("verifier", "deployment"))
     assert {name for name in parsers - CALLED_BY_OTHERS if f'"{name}"' not in table} == set()
 
 

@@ -329,7 +329,7 @@ def _anchors(pinned: Any) -> Any:
 # --- Records of ours -------------------------------------------------------------------------------------------------
 
 
-def _by_record(
+def by_record(
     module: str, parser: str, writer: str | None = None, *, tidy: Callable[[Any], Any] | None = None, wild: float = 0.08
 ) -> Mutation:
     """Make a mutation that parses, changes a field and serialises; `tidy` brings numbers back that would fill the memory."""
@@ -437,7 +437,7 @@ def _split(read: Callable[[bytes], Any], size: int = 1184) -> Mutation:
     return mutate
 
 
-_TABLE = _by_record("abi.snp", "parse_certificate_table_untrusted", "serialise_certificate_table", wild=0.03)
+_TABLE = by_record("abi.snp", "parse_certificate_table_untrusted", "serialise_certificate_table", wild=0.03)
 
 
 def _any_structure(data: bytes, random: Any, scramble: Any) -> bytes:
@@ -489,8 +489,8 @@ def _change_packed(data: bytes, random: Any, scramble: Any) -> bytes:
         return scramble(data, random)
 
 
-_QUOTE = _by_record("abi.quote", "parse_quote_untrusted")
-_HCL = _by_record(
+_QUOTE = by_record("abi.quote", "parse_quote_untrusted")
+_HCL = by_record(
     "abi.hcl",
     "parse_hcl_report_untrusted",
     "serialise_hcl_report",
@@ -592,11 +592,11 @@ def _tidy_pcrs(values: Any) -> Any:
     return {bank: {pcr % 40: digest for pcr, digest in pcrs.items()} for bank, pcrs in values.items()}
 
 
-_ATTEST = _by_record("abi.tpm", "parse_attest_untrusted", "serialise_attest", tidy=_tidy_attest)
-_SIGNATURE = _by_record("abi.tpm", "parse_signature_untrusted", "serialise_signature")
-_PUBLIC = _by_record("abi.tpm", "parse_public_untrusted", "serialise_public")
-_PCRS = one_of(_by_record("abi.tpm", "parse_pcr_file_untrusted", "serialise_pcr_file", tidy=_tidy_pcrs), _overwrite)
-_LOG = one_of(_by_record("abi.event_log", "parse_event_log_untrusted", "serialise_event_log"), _overwrite)
+_ATTEST = by_record("abi.tpm", "parse_attest_untrusted", "serialise_attest", tidy=_tidy_attest)
+_SIGNATURE = by_record("abi.tpm", "parse_signature_untrusted", "serialise_signature")
+_PUBLIC = by_record("abi.tpm", "parse_public_untrusted", "serialise_public")
+_PCRS = one_of(by_record("abi.tpm", "parse_pcr_file_untrusted", "serialise_pcr_file", tidy=_tidy_pcrs), _overwrite)
+_LOG = one_of(by_record("abi.event_log", "parse_event_log_untrusted", "serialise_event_log"), _overwrite)
 _SIGNED = by_tree(read_cbor, _sign_again)
 _REFUSALS = ("DecodeError", "VerificationError")
 _JUDGES = ("snp", "dcap", "sgx", "tdx", "nitro", "cca", "tpm", "azure", "chain", "collateral", "tcb")
@@ -613,7 +613,7 @@ _ASKED = (
 )
 
 
-def _target(
+def make_target(
     name: str,
     module: str,
     entry: str,
@@ -635,47 +635,47 @@ def _target(
 
 
 _TABLE_OF_TARGETS = (
-    _target("snp report", "abi.snp", "parse_report_untrusted", seed.snp_reports, _REPORT, _is_snp_report, 120),
-    _target("snp certificate table", "abi.snp", "parse_certificate_table_untrusted", seed.certificate_tables, _TABLE, _is_table, 40, max_bytes=12000),
-    _target("sev crate certificates", "abi.snp", "parse_sev_crate_certificates_untrusted", seed.sev_crate_tables, _sev_crate, _is_sev_crate, 80),
-    _target("vek extensions", "abi.snp", "parse_vek_extensions_untrusted", seed.vek_extensions, _change_vek, _has_components, 100, make=_vek),
-    _target("quote", "abi.quote", "parse_quote_untrusted", seed.quotes, _QUOTE, _is_quote, 100),
-    _target("pck extension", "abi.pck", "parse_pck_extension_untrusted", seed.pck_extensions, by_der, is_der, 50),
-    _target("tcb info", "verifier.collateral", "parse_tcb_info_untrusted", seed.tcb_infos, _JSON, _is_object("tcbInfo"), 2),
-    _target("qe identity", "verifier.collateral", "parse_qe_identity_untrusted", seed.qe_identities, _JSON, _is_object("enclaveIdentity"), 6, max_bytes=3000),
-    _target("nitro document", "abi.nitro", "parse_document_untrusted", seed.nitro_documents, _CBOR, is_cbor, 12),
-    _target("cca token", "abi.cca", "parse_token_untrusted", seed.cca_tokens, _CBOR, is_cbor, 14, max_bytes=4000),
-    _target("cbor", "crypto.cbor", "decode_untrusted", seed.cbor_items, _CBOR_OR_NOT, is_cbor, 30, make=_cbor, entries=("read_tag_untrusted",), max_bytes=1500),
-    _target("cose message", "crypto.cose", "parse_sign1_untrusted", seed.cose_messages, _CBOR, is_cbor, 12, make=_sign1, max_bytes=5000),
-    _target("cose key", "crypto.cose", "load_key_untrusted", seed.cose_keys, _CBOR, is_cbor, 30, max_bytes=1200),
-    _target("tpm attest", "abi.tpm", "parse_attest_untrusted", seed.tpm_attests, _ATTEST, _starts(b"\xffTCG\x80\x18"), 90, max_bytes=4200),
-    _target("tpm signature", "abi.tpm", "parse_signature_untrusted", seed.tpm_signatures, _SIGNATURE, _starts(b"\0\x14", b"\0\x16", b"\0\x18"), 90, max_bytes=4200),
-    _target("tpm public area", "abi.tpm", "parse_public_untrusted", seed.tpm_publics, _PUBLIC, _is_public_area, 90, max_bytes=4200),
-    _target("tpm pcr file", "abi.tpm", "parse_pcr_file_untrusted", seed.pcr_files, _PCRS, _is_pcr_file, 50, max_bytes=4200),
-    _target("event log", "abi.event_log", "parse_event_log_untrusted", seed.event_logs, _LOG, _is_event_log, 6, make=_event_log, entries=("replay",)),
-    _target("hcl report", "abi.hcl", "parse_hcl_report_untrusted", seed.hcl_reports, _HCL, _is_hcl_report, 90, max_bytes=9000),
-    _target("azure bundle", "abi.tpm_bundle", "parse_azure_bundle_untrusted", seed.azure_bundles, _JSON, is_json, 1.5, make=_bundle("parse_azure_bundle_untrusted"), max_bytes=40000),
-    _target("tpm bundle", "abi.tpm_bundle", "parse_tpm_bundle_untrusted", seed.tpm_bundles, _JSON, is_json, 4, make=_bundle("parse_tpm_bundle_untrusted"), max_bytes=20000),
-    _target("tpm protobuf", "abi.tpm_bundle", "parse_tpm_protobuf_untrusted", seed.tpm_protobufs, _PROTOBUF, _is_protobuf, 1.5, max_bytes=30000),
-    _target("cmw in cbor", "wire.cmw", "decode_cmw_untrusted", seed.cmws_in_cbor, _CBOR, is_cbor, 12, max_bytes=3000),
-    _target("cmw in json", "wire.cmw", "decode_cmw_untrusted", seed.cmws_in_json, _JSON, is_json, 12, max_bytes=3000),
-    _target("cmw extension", "wire.cmw", "decode_cmw_extension_untrusted", seed.cmw_extensions, by_der, _is_cmw_extension, 14, max_bytes=3000),
-    _target("ear as jwt", "wire.ear", "verify_ear_jwt", seed.ear_jwts, _change_jwt, _is_jwt, 3, make=_ear_jwt, errors=_REFUSALS, max_bytes=3000),
-    _target("ear as cwt", "wire.ear", "verify_ear_cwt", seed.ear_cwts, _SIGNED, is_cbor, 3, make=_ear_cwt, errors=_REFUSALS, max_bytes=3000),
-    _target("corim", "wire.corim", "decode_corim_untrusted", seed.corims, _CBOR, is_cbor, 10, make=_corim, max_bytes=3000),
-    _target("signed corim", "wire.corim", "verify_corim", seed.signed_corims, _SIGNED, is_cbor, 3, make=_signed_corim, errors=(*_REFUSALS, "EndorsementError"), max_bytes=3000),
-    _target("enarx request", "abi.enarx_csr", "parse_csr_untrusted", seed.enarx_requests, by_der, _is_request, 4, max_bytes=20000),
-    _target("enarx certificate", "abi.enarx_csr", "parse_certificate_untrusted", seed.enarx_certificates, by_der, is_der, 4),
-    _target("pki path", "abi.enarx_csr", "parse_pki_path_untrusted", seed.pki_paths, by_der, is_der, 4),
-    _target("certificate", "crypto.certificates", "load_certificate_untrusted", seed.certificates, by_der, is_der, 10, make=_certificate, entries=_ASKED, max_bytes=3000),
-    _target("crl", "crypto.certificates", "load_crl_untrusted", seed.crls, by_der, is_der, 8, max_bytes=6000),
-    _target("pem chain", "crypto.certificates", "load_pem_chain_untrusted", seed.pem_chains, by_text, _is_pem, 5, max_bytes=10000),
-    _target("json", "wire.strict_json", "load_json_untrusted", seed.json_texts, _JSON_OR_NOT, is_json, 25, make=_json, max_bytes=4000),
-    _target("hex and base64", "verifier.text_encodings", "decode_text", seed.encoded_texts, by_text, is_base64_or_hex, 40, errors=(), max_bytes=4000),
-    _target("policy", "verifier.policy_toml", "decode_policy", seed.policies, by_lines(_TOML_VALUES), _is_toml, 0.4, make=_policy, more=("verifier.grammar",), entries=("decode",), errors=("ConfigError",)),
-    _target("evidence of any kind", "verifier.recognise", "recognise", seed.evidence_of_all_kinds, _any_structure, _is_recognised, 4, make=_recognise, max_bytes=40000),
-    _target("endorsement files", "verifier.endorsement_files", "read_endorsements", seed.endorsement_files, _any_structure, _is_endorsement, 2, make=_read_endorsements, max_bytes=20000),
-    _target("verdict", _JUDGING[0], "verify_evidence", seed.judged, _change_packed, _is_packed, 1.5, make=_verify, more=_JUDGING[1:], entries=("examine", "_examine"), max_bytes=100_000),
-    _target("verdict in words", _WORDS[0], "summarise", seed.judged, _change_packed, _is_packed, 0.5, make=_in_words, more=_WORDS[1:], entries=_SAID, max_bytes=100_000),
+    make_target("snp report", "abi.snp", "parse_report_untrusted", seed.snp_reports, _REPORT, _is_snp_report, 120),
+    make_target("snp certificate table", "abi.snp", "parse_certificate_table_untrusted", seed.certificate_tables, _TABLE, _is_table, 40, max_bytes=12000),
+    make_target("sev crate certificates", "abi.snp", "parse_sev_crate_certificates_untrusted", seed.sev_crate_tables, _sev_crate, _is_sev_crate, 80),
+    make_target("vek extensions", "abi.snp", "parse_vek_extensions_untrusted", seed.vek_extensions, _change_vek, _has_components, 100, make=_vek),
+    make_target("quote", "abi.quote", "parse_quote_untrusted", seed.quotes, _QUOTE, _is_quote, 100),
+    make_target("pck extension", "abi.pck", "parse_pck_extension_untrusted", seed.pck_extensions, by_der, is_der, 50),
+    make_target("tcb info", "verifier.collateral", "parse_tcb_info_untrusted", seed.tcb_infos, _JSON, _is_object("tcbInfo"), 2),
+    make_target("qe identity", "verifier.collateral", "parse_qe_identity_untrusted", seed.qe_identities, _JSON, _is_object("enclaveIdentity"), 6, max_bytes=3000),
+    make_target("nitro document", "abi.nitro", "parse_document_untrusted", seed.nitro_documents, _CBOR, is_cbor, 12),
+    make_target("cca token", "abi.cca", "parse_token_untrusted", seed.cca_tokens, _CBOR, is_cbor, 14, max_bytes=4000),
+    make_target("cbor", "crypto.cbor", "decode_untrusted", seed.cbor_items, _CBOR_OR_NOT, is_cbor, 30, make=_cbor, entries=("read_tag_untrusted",), max_bytes=1500),
+    make_target("cose message", "crypto.cose", "parse_sign1_untrusted", seed.cose_messages, _CBOR, is_cbor, 12, make=_sign1, max_bytes=5000),
+    make_target("cose key", "crypto.cose", "load_key_untrusted", seed.cose_keys, _CBOR, is_cbor, 30, max_bytes=1200),
+    make_target("tpm attest", "abi.tpm", "parse_attest_untrusted", seed.tpm_attests, _ATTEST, _starts(b"\xffTCG\x80\x18"), 90, max_bytes=4200),
+    make_target("tpm signature", "abi.tpm", "parse_signature_untrusted", seed.tpm_signatures, _SIGNATURE, _starts(b"\0\x14", b"\0\x16", b"\0\x18"), 90, max_bytes=4200),
+    make_target("tpm public area", "abi.tpm", "parse_public_untrusted", seed.tpm_publics, _PUBLIC, _is_public_area, 90, max_bytes=4200),
+    make_target("tpm pcr file", "abi.tpm", "parse_pcr_file_untrusted", seed.pcr_files, _PCRS, _is_pcr_file, 50, max_bytes=4200),
+    make_target("event log", "abi.event_log", "parse_event_log_untrusted", seed.event_logs, _LOG, _is_event_log, 6, make=_event_log, entries=("replay",)),
+    make_target("hcl report", "abi.hcl", "parse_hcl_report_untrusted", seed.hcl_reports, _HCL, _is_hcl_report, 90, max_bytes=9000),
+    make_target("azure bundle", "abi.tpm_bundle", "parse_azure_bundle_untrusted", seed.azure_bundles, _JSON, is_json, 1.5, make=_bundle("parse_azure_bundle_untrusted"), max_bytes=40000),
+    make_target("tpm bundle", "abi.tpm_bundle", "parse_tpm_bundle_untrusted", seed.tpm_bundles, _JSON, is_json, 4, make=_bundle("parse_tpm_bundle_untrusted"), max_bytes=20000),
+    make_target("tpm protobuf", "abi.tpm_bundle", "parse_tpm_protobuf_untrusted", seed.tpm_protobufs, _PROTOBUF, _is_protobuf, 1.5, max_bytes=30000),
+    make_target("cmw in cbor", "wire.cmw", "decode_cmw_untrusted", seed.cmws_in_cbor, _CBOR, is_cbor, 12, max_bytes=3000),
+    make_target("cmw in json", "wire.cmw", "decode_cmw_untrusted", seed.cmws_in_json, _JSON, is_json, 12, max_bytes=3000),
+    make_target("cmw extension", "wire.cmw", "decode_cmw_extension_untrusted", seed.cmw_extensions, by_der, _is_cmw_extension, 14, max_bytes=3000),
+    make_target("ear as jwt", "wire.ear", "verify_ear_jwt", seed.ear_jwts, _change_jwt, _is_jwt, 3, make=_ear_jwt, errors=_REFUSALS, max_bytes=3000),
+    make_target("ear as cwt", "wire.ear", "verify_ear_cwt", seed.ear_cwts, _SIGNED, is_cbor, 3, make=_ear_cwt, errors=_REFUSALS, max_bytes=3000),
+    make_target("corim", "wire.corim", "decode_corim_untrusted", seed.corims, _CBOR, is_cbor, 10, make=_corim, max_bytes=3000),
+    make_target("signed corim", "wire.corim", "verify_corim", seed.signed_corims, _SIGNED, is_cbor, 3, make=_signed_corim, errors=(*_REFUSALS, "EndorsementError"), max_bytes=3000),
+    make_target("enarx request", "abi.enarx_csr", "parse_csr_untrusted", seed.enarx_requests, by_der, _is_request, 4, max_bytes=20000),
+    make_target("enarx certificate", "abi.enarx_csr", "parse_certificate_untrusted", seed.enarx_certificates, by_der, is_der, 4),
+    make_target("pki path", "abi.enarx_csr", "parse_pki_path_untrusted", seed.pki_paths, by_der, is_der, 4),
+    make_target("certificate", "crypto.certificates", "load_certificate_untrusted", seed.certificates, by_der, is_der, 10, make=_certificate, entries=_ASKED, max_bytes=3000),
+    make_target("crl", "crypto.certificates", "load_crl_untrusted", seed.crls, by_der, is_der, 8, max_bytes=6000),
+    make_target("pem chain", "crypto.certificates", "load_pem_chain_untrusted", seed.pem_chains, by_text, _is_pem, 5, max_bytes=10000),
+    make_target("json", "wire.strict_json", "load_json_untrusted", seed.json_texts, _JSON_OR_NOT, is_json, 25, make=_json, max_bytes=4000),
+    make_target("hex and base64", "verifier.text_encodings", "decode_text", seed.encoded_texts, by_text, is_base64_or_hex, 40, errors=(), max_bytes=4000),
+    make_target("policy", "verifier.policy_toml", "decode_policy", seed.policies, by_lines(_TOML_VALUES), _is_toml, 0.4, make=_policy, more=("verifier.grammar",), entries=("decode",), errors=("ConfigError",)),
+    make_target("evidence of any kind", "verifier.recognise", "recognise", seed.evidence_of_all_kinds, _any_structure, _is_recognised, 4, make=_recognise, max_bytes=40000),
+    make_target("endorsement files", "verifier.endorsement_files", "read_endorsements", seed.endorsement_files, _any_structure, _is_endorsement, 2, make=_read_endorsements, max_bytes=20000),
+    make_target("verdict", _JUDGING[0], "verify_evidence", seed.judged, _change_packed, _is_packed, 1.5, make=_verify, more=_JUDGING[1:], entries=("examine", "_examine"), max_bytes=100_000),
+    make_target("verdict in words", _WORDS[0], "summarise", seed.judged, _change_packed, _is_packed, 0.5, make=_in_words, more=_WORDS[1:], entries=_SAID, max_bytes=100_000),
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.name: target for target in _TABLE_OF_TARGETS}

@@ -41,9 +41,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(TOP))
     sys.path.append(str(ATHERIS))
 
-from tests.fuzz import verifier_mutations  # noqa: E402
+from tests.fuzz import deployment_targets, verifier_mutations, verifier_targets  # noqa: E402
 from tests.fuzz.verifier_seeds import roots_of_tests  # noqa: E402
-from tests.fuzz.verifier_targets import ROOTS_FILE, TARGETS, Target  # noqa: E402
+from tests.fuzz.verifier_targets import ROOTS_FILE, Target  # noqa: E402
+
+TARGETS = verifier_targets.TARGETS | deployment_targets.TARGETS
 
 MAX_MEMORY_BYTES = 3 << 30
 SLOW_S = 1.0

@@ -252,6 +252,40 @@ def test_logs_show_stops_and_lists_what_was_detached(host, waiting):
     assert host.listed()[keep]["host-says"]["state"] != "ready"
 
 
+FLOOD = (
+    '(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))'
+    ' (memory (export "memory") 2) (data (i32.const 0) "\\08\\00\\00\\00\\00\\00\\01\\00")'
+    ' (func (export "_start") (loop $again (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 70000)))'
+    " (br $again))))"
+)
+
+
+def test_a_workload_that_writes_without_end_is_read_attached_and_stopped(host, tmp_path):
+    module = tmp_path / "flood.wat"
+    module.write_text(FLOOD)
+    keep = detached(host, module)
+    logs = host.keep("logs", keep)
+    assert logs.status == 0, logs.stderr
+    assert len(logs.stdout) > 65536
+    assert "bytes of output are gone from the log" in logs.stderr
+    with host.start("keep", "attach", keep, "--on", host.url) as started:
+        started.until_stdout(bytes(100_000))
+        ended = started.end(by=signal.SIGHUP)
+    assert ended.status == 0, ended.stderr
+    stopped = host.keep("stop", keep)
+    assert stopped.status == 0, stopped.stderr
+    assert host.listed()[keep]["host-says"]["state"] == "ended"
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+def test_who_reads_the_log_of_a_workload_that_ended_leaves_its_status_to_who_attaches(host, guest, follow):
+    keep = detached(host, guest("exitcode"), "--", 7)
+    assert host.keep("logs", keep, "--follow").status == 0
+    assert host.keep("logs", keep, *follow).status == 0
+    assert host.keep("attach", keep, stdin=b"").status == 7
+    assert host.listed()[keep]["host-says"]["state"] == "ended"
+
+
 def test_the_host_can_be_told_to_kill_a_keep_whose_key_is_lost(host, waiting, tmp_path):
     keep = detached(host, waiting)
     elsewhere = Host(url=host.url, enarx=host.enarx.with_env(XDG_STATE_HOME=str(tmp_path)))

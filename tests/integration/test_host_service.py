@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -111,6 +112,7 @@ def test_a_keep_gets_its_limits_and_nothing_of_the_host(state):
     ]
     assert (facts["RLIMIT_CORE"], facts["RLIMIT_NOFILE"], facts["cpus"]) == (0, 8192, 1)
     assert facts["RLIMIT_DATA"] == (64 << 20) + (1 << 30)
+    assert facts["RLIMIT_FSIZE"] == (64 << 20) + (1 << 20)
     assert facts["session"]
     assert set(facts["environment"]) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"}
     assert all(name.endswith("/console") for name in facts["files"])
@@ -144,6 +146,21 @@ def test_many_keeps_at_once_are_each_their_own(host):
             assert read_line(peer) == b"echo\n"
 
 
+def test_a_port_may_have_any_name_that_can_be_printed(host):
+    name = "\u00e9" * 127
+    keep = create(host.url, ports=[(name, 0)])[2]
+    with connect_to(keep["ports"][0]["port"]) as peer:
+        assert read_line(peer) == name.encode() + b"\n"
+
+
+@pytest.mark.parametrize(("do", "status"), [("tidy", 7), ("stay", -signal.SIGKILL)])
+def test_a_keep_may_tidy_up_and_has_to_end(host, do, status):
+    keep = create(host.url)[2]["id"]
+    tell(host.url, keep, {"do": do})
+    assert request(host.url, "DELETE", f"/v1/keeps/{keep}")[2]["state"] == "ended"
+    assert f"status={int(status)}" in host.wait_for("keep-ended")
+
+
 @pytest.mark.parametrize(
     ("body", "what"),
     [
@@ -153,6 +170,8 @@ def test_many_keeps_at_once_are_each_their_own(host):
         ({"backend": "xen", "memory-bytes": 1 << 20}, "backend"),
         ({"backend": "nil", "memory-bytes": 1 << 20, "package": "x"}, "package"),
         ({"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "", "port": 0}]}, "ports.0.name"),
+        ({"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "a\u202eb", "port": 0}]}, "ports.0.name"),
+        ({"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "\u00e9" * 128, "port": 0}]}, "ports.0.name"),
         ({"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "a", "port": 0}] * 2}, "twice"),
         ({"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "a", "port": 22}]}, "22"),
         ([], "body"),
@@ -219,10 +238,11 @@ def test_strangers_are_refused_everywhere(tmp_path, state):
 
 
 def test_a_tenant_has_quotas(tmp_path, state):
-    text = 'max_keeps = 2\nmax_memory = "96 MiB"\nmax_disk = "1 KiB"'
+    # Each Keep takes its memory and room for its package: 32 MiB where the memory is at most 64.
+    text = 'max_keeps = 2\nmax_memory = "160 MiB"\nmax_disk = "1 KiB"'
     with HostProcess(state, "--tenants", tenants_file(tmp_path, text)) as host:
         keep = create(host.url, token=TOKEN, memory=64 << 20)[2]["id"]
-        assert told(create(host.url, token=TOKEN, memory=64 << 20))[:2] == (429, "UsageError")
+        assert told(create(host.url, token=TOKEN, memory=33 << 20))[:2] == (429, "UsageError")
         assert create(host.url, token=TOKEN, memory=32 << 20)[0] == 201
         assert told(create(host.url, token=TOKEN, memory=1 << 20))[:2] == (429, "UsageError")
         assert create(host.url, token=OTHER, memory=64 << 20)[0] == 201
@@ -243,7 +263,8 @@ def test_quotas_hold_for_requests_at_the_same_moment(tmp_path, state):
 
 def test_the_host_has_limits_of_its_own(state):
     with HostProcess(state, "--max-keeps", "1", "--max-memory", "64 MiB", "--max-package", "1 KiB") as host:
-        assert told(create(host.url, memory=65 << 20))[:2] == (503, "PlatformError")
+        # There is no room for a package beside so much memory.
+        assert told(create(host.url, memory=64 << 20))[:2] == (503, "PlatformError")
         keep = create(host.url, memory=1 << 20)[2]
         assert told(create(host.url, memory=1 << 20))[:2] == (503, "PlatformError")
         headers = {"Upload-Offset": "0", "Upload-Length": str(keep["blob-limit-bytes"] + 1)}
@@ -493,6 +514,47 @@ def test_a_blob_reaches_the_keep_while_it_is_uploaded(host):
     assert b"204" in answer
 
 
+@contextlib.contextmanager
+def uploading(host, keep, *, length, token=None):
+    """Begin an upload that does not end by itself; the blob's first half is with the host."""
+    digest = os.urandom(32).hex()
+    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+    with connect_to(host.port) as peer:
+        peer.sendall(
+            f"PATCH /v1/keeps/{keep}/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n"
+            f"{authorization}Upload-Offset: 0\r\nUpload-Length: {length}\r\n\r\n".encode()
+            + bytes(length // 2)
+        )
+        path = f"/v1/keeps/{keep}/blobs/{digest}"
+        while int(request(host.url, "HEAD", path, token=token)[1]["upload-offset"]) == 0:
+            pass
+        yield peer
+
+
+def test_an_upload_ends_with_its_keep_and_gives_its_room_back(tmp_path, state):
+    with HostProcess(state, "--tenants", tenants_file(tmp_path, 'max_disk = "6 MiB"')) as host:
+        for _ in range(2):
+            keep = create(host.url, token=TOKEN)[2]["id"]
+            with uploading(host, keep, length=6 << 20, token=TOKEN) as peer:
+                assert request(host.url, "DELETE", f"/v1/keeps/{keep}", token=TOKEN)[0] == 200
+                assert b" 410 " in peer.recv(4096).partition(b"\r\n")[0]
+                assert not any("/blobs/" in name for name in open_names(host.child.pid))
+
+
+def open_names(pid):
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
+def test_a_host_that_is_stopped_in_an_upload_says_nothing_of_it(host):
+    keep = create(host.url)[2]["id"]
+    with uploading(host, keep, length=6 << 20):
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+    assert not any(line and ("Traceback" in line or "Error" in line or "ASGI" in line) for line in host.lines)
+
+
 def test_only_one_uploads_a_blob_at_a_time(host):
     keep = create(host.url)[2]["id"]
     with connect_to(host.port) as first:
@@ -574,7 +636,7 @@ def test_connections_leave_through_the_host(host, echo_port):
     assert outbound(host, "localhost", echo_port) == b"hello"
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        assert b"(unreachable)" in outbound(host, "127.0.0.1", nobody.getsockname()[1])
+        assert b"(refused)" in outbound(host, "127.0.0.1", nobody.getsockname()[1])
     for name in ("no such name", "a..b", "\N{SNOWMAN}" * 50):
         assert b"(unreachable)" in outbound(host, name, 80)
 
@@ -799,6 +861,7 @@ def test_a_busy_address_is_a_platform_error(tmp_path, host):
         ("127.0.0.1:0", ("--log-format", "xml"), "want text or json"),
         ("127.0.0.1:0", ("--ports", "9-1"), "want LOW-HIGH"),
         ("127.0.0.1:0", ("--max-memory", "much"), "--max-memory"),
+        ("127.0.0.1:0", ("--tenants", "FILE", "--parent-fd", "3"), "one tenant"),
         ("127.0.0.1:0", ("--keep-log", "1 KiB"), "--keep-log"),
         ("127.0.0.1:0", ("--tenants", "/nowhere"), "No such file"),
     ],
@@ -816,8 +879,14 @@ def test_a_private_host_and_its_keeps_end_with_whoever_started_it(state):
         with HostProcess(state, "--parent-fd", str(theirs), pass_fds=(theirs,)) as host:
             os.close(theirs)
             with open(ours, "rb", closefd=False) as told_here:
-                assert told_here.readline() == f"{host.url}\n".encode()
-            create(host.url)
+                address, token = told_here.readline().decode().split()
+            assert address == host.url
+            assert create(host.url, token=token)[0] == 201
+            # Every user of this machine can connect.
+            for path in ("/v1/keeps", "/", "/metrics"):
+                assert request(host.url, path=path)[0] == 401
+                assert request(host.url, path=path, token=token)[0] == 200
+            assert not any(token in line for line in host.lines)
             pids = keep_pids(state)
             assert pids
             if kill:

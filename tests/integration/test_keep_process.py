@@ -84,6 +84,7 @@ class Process:
         self.host.blobs |= sealed.blobs
         receipt = await tenant.provision(offer, sealed)
         assert isinstance(receipt, Receipt), receipt
+        await tenant.accept()
         return tenant, receipt
 
 
@@ -175,6 +176,7 @@ def test_attests_and_runs_hello(tmp_path, platform):
         process.host.blobs |= sealed.blobs
         receipt = await tenant.provision(offer, sealed)
         process.judge(receipt.evidence, receipt.endorsements, tenant.receipt_data(receipt)).require()
+        await tenant.accept()
         identity = decode_identity_untrusted(receipt.identity)
         assert identity.pristine
         assert identity.module == sha256(hello).digest()

@@ -33,7 +33,7 @@ from enarx.attester.attested import (
     require_digest,
     require_report_data,
 )
-from enarx.attester.system import exists, read_file, refusal, write_file
+from enarx.attester.system import REBOOT_HINT, exists, read_file, refusal, write_file
 from enarx.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -67,13 +67,12 @@ _PROVIDERS = {
     "tdx_guest": _Kind("tdx", TDX_QUOTE, has_privlevel=False, has_auxblob=False),
     "arm_cca_guest": _Kind("cca", CCA_TOKEN, has_privlevel=False, has_auxblob=False),
 }
-_REBOOT = "start the machine again: the guest kernel gave up its key to the security processor after a failure"
 _MEANINGS: dict[int, tuple[str, str | None]] = {
     errno.EBUSY: ("a report that is being rewritten without end", "end the program that writes to it"),
     errno.EFBIG: ("a report larger than the kernel passes on", "boot a newer kernel"),
     errno.EINVAL: ("a request that the device refuses", "the kernel log (dmesg) says more"),
     errno.EIO: ("a failure of the device", "the kernel log (dmesg) says more"),
-    errno.ENOTTY: ("a device without a key", _REBOOT),
+    errno.ENOTTY: ("a device without a key", REBOOT_HINT),
     errno.ENXIO: ("no provider of reports", "this machine is no guest of a TEE, or its driver is not loaded"),
     errno.ETIMEDOUT: ("no answer in time", "the host's quoting service may be down or not configured"),
 }

@@ -4,8 +4,7 @@
 What comes back is in the layout of the hardware's, and nothing in it says that it is not; whose root signed it does. It
 proves nothing, and verifiers refuse it unless they were told to accept it.
 
-One exchange is 64 bytes of report data, and then two blocks, each a 32-bit big-endian length and as many bytes: a report, as
-configfs-tsm's `outblob` has it, and a certificate table, as its `auxblob` has it.
+What an exchange looks like is in `enarx.wire.platform_answer`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from enarx.attester.attested import SNP_REPORT, Attested, RuntimeRegister, attested_snp, require_report_data
-from enarx.errors import DecodeError, PlatformError
+from enarx.errors import PlatformError
+from enarx.wire.platform_answer import decode_answer_untrusted
 
-__all__ = ["MAX_ANSWER_BYTES", "EmulatedAttester", "encode_answer"]
-
-REPORT_BYTES = 1184
-MAX_TABLE_BYTES = 64 << 10
-MAX_ANSWER_BYTES = 4 + REPORT_BYTES + 4 + MAX_TABLE_BYTES
+__all__ = ["EmulatedAttester"]
 
 
 class EmulatedAttester:
@@ -27,7 +23,7 @@ class EmulatedAttester:
 
     Args:
         exchange: sends a request on a stream of its own, and returns the whole answer, of which it need not read more than
-            `MAX_ANSWER_BYTES` and one; it bounds its own time.
+            `enarx.wire.platform_answer.MAX_ANSWER_BYTES` and one; it bounds its own time.
     """
 
     backend = "nil"
@@ -46,38 +42,5 @@ class EmulatedAttester:
                 "cannot attest: the emulated platform: found no answer, want a report",
                 hint="the host's log says why it refused",
             )
-        report, table = _decode_answer(answer)
+        report, table = decode_answer_untrusted(answer)
         return attested_snp(report, table, report_data, device="the emulated platform")
-
-
-def encode_answer(report: bytes, table: bytes) -> bytes:
-    """Return what the host answers.
-
-    Args:
-        report: 1184 bytes.
-        table: certificates, at most `MAX_TABLE_BYTES`.
-    """
-    return b"".join(len(block).to_bytes(4, "big") + block for block in (report, table))
-
-
-def _decode_answer(answer: bytes) -> tuple[bytes, bytes]:
-    report, rest = _take_block(answer, REPORT_BYTES)
-    table, rest = _take_block(rest, MAX_TABLE_BYTES)
-    if rest:
-        raise _refusal(f"{len(rest)} bytes after the end", "none")
-    return report, table
-
-
-def _take_block(data: bytes, max_bytes: int) -> tuple[bytes, bytes]:
-    if len(data) < 4:
-        raise _refusal(f"{len(data)} bytes", "a length of 4")
-    size = int.from_bytes(data[:4], "big")
-    if size > max_bytes:
-        raise _refusal(f"a block of {size} bytes", f"at most {max_bytes}")
-    if size > len(data) - 4:
-        raise _refusal(f"{len(data) - 4} bytes of a block", f"{size}")
-    return data[4 : 4 + size], data[4 + size :]
-
-
-def _refusal(found: str, want: str) -> DecodeError:
-    return DecodeError(f"cannot attest: the emulated platform: found {found}, want {want}")

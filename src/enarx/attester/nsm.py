@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["NsmAttester", "NsmMessage", "Vector", "find_nsm"]
 
 DEVICE = "/dev/nsm"
-MAX_REQUEST_BYTES = 0x1000
 MAX_RESPONSE_BYTES = 0x3000
 
 

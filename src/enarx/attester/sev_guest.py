@@ -18,7 +18,7 @@ import os
 from typing import TYPE_CHECKING
 
 from enarx.attester.attested import SNP_REPORT, Attested, RuntimeRegister, attested_snp, require_report_data
-from enarx.attester.system import exists, iowr, refusal
+from enarx.attester.system import REBOOT_HINT, exists, iowr, refusal
 from enarx.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -78,12 +78,11 @@ class GuestRequest(ctypes.Structure):
 SNP_GET_REPORT = iowr(ord("S"), 0x0, ctypes.sizeof(GuestRequest))
 SNP_GET_EXT_REPORT = iowr(ord("S"), 0x2, ctypes.sizeof(GuestRequest))
 
-_REBOOT = "start the machine again: the guest kernel gave up its key to the security processor after a failure"
 _MEANINGS: dict[int, tuple[str, str | None]] = {
     errno.EINVAL: ("a request that the kernel refuses", "the kernel may not know this version of the message"),
-    errno.ENOTTY: ("a device without a key", _REBOOT),
-    errno.ETIMEDOUT: ("no answer in time", _REBOOT),
-    errno.EBADMSG: ("an answer that is not the security processor's", _REBOOT),
+    errno.ENOTTY: ("a device without a key", REBOOT_HINT),
+    errno.ETIMEDOUT: ("no answer in time", REBOOT_HINT),
+    errno.EBADMSG: ("an answer that is not the security processor's", REBOOT_HINT),
 }
 
 

@@ -17,7 +17,9 @@ from enarx.errors import PlatformError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LinuxSystem", "System", "exists", "iowr", "read_file", "refusal", "write_file"]
+__all__ = ["REBOOT_HINT", "LinuxSystem", "System", "exists", "iowr", "read_file", "refusal", "write_file"]
+
+REBOOT_HINT = "start the machine again: the guest kernel gave up its key to the security processor after a failure"
 
 _CHUNK_BYTES = 1 << 16
 _IOC_READ_WRITE = 3

@@ -209,7 +209,12 @@ class _Tpm:
                 return [values[index] for index in indices]
             answer = _Answer(self._call(_PCR_READ, parameters=_selection(_BANK, missing)))
             answer.number(4)
-            values.update(zip(_selected(answer), _digests(answer), strict=True))
+            selected, digests = _selected(answer), _digests(answer)
+            if len(selected) != len(digests):
+                raise DecodeError(
+                    f"cannot attest: {DEVICE}: found {len(digests)} values of {len(selected)} PCRs, want one of each"
+                )
+            values.update(zip(selected, digests, strict=True))
         raise PlatformError(
             f"cannot attest: {DEVICE}: found {len(values)} PCRs of bank {_BANK}, want {len(indices)}",
             hint=f"switch the TPM's {_BANK} bank on in the firmware",

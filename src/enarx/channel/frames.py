@@ -8,6 +8,8 @@ Rules of this file:
 - Data are not gathered: they come out as they came in, as views of what was fed, so that nothing of a frame is held here but
   an incomplete header of at most 514 bytes.
 
+What holds it together is the one table of frames in link.cddl: records, encoders and the reader, each in its order.
+
 Source: docs/formats/link.cddl.
 """
 
@@ -21,6 +23,7 @@ from enarx.errors import DecodeError, UsageError
 __all__ = [
     "MAX_DATA_BYTES",
     "MAX_HEADER_BYTES",
+    "MAX_HOST_BYTES",
     "MAX_STREAMS",
     "MAX_STREAM_NUMBER",
     "RESET_REASONS",
@@ -53,12 +56,14 @@ MAX_STREAM_NUMBER = (1 << 32) - 1
 WINDOW_BYTES = 1 << 20
 """Credit of each direction of a stream when it is opened, and the most that is ever outstanding."""
 
+MAX_HOST_BYTES = 253
+"""Of a name that a connection is wanted to, as DNS has them."""
+
 ROLES = ("host", "keep")
 RESET_REASONS = ("refused", "unreachable", "timeout", "closed", "limit")
 
 _HELLO, _OPEN, _DATA, _CREDIT, _END, _RESET, _OPENED = range(7)
 _MAX_NAME_BYTES = 255
-_MAX_HOST_BYTES = 253
 _DIGEST_BYTES = 32
 
 # A data header is an array of three that begins with 2; its two numbers follow.
@@ -197,6 +202,9 @@ def encode_data_header(stream: int, length: int) -> bytes:
     Args:
         stream: 0 to 4294967295.
         length: 1 to `MAX_DATA_BYTES`.
+
+    Raises:
+        UsageError: a number is out of its range, as for every encoder here.
     """
     if not 1 <= length <= MAX_DATA_BYTES:
         raise _misuse("data", f"{length} bytes", f"1 to {MAX_DATA_BYTES}")
@@ -388,7 +396,7 @@ def _decode_target(value: Any) -> Target:
     if kind == "inbound":
         _require_text("inbound", target.name, _MAX_NAME_BYTES)
     elif kind == "outbound":
-        _require_text("outbound", target.host, _MAX_HOST_BYTES)
+        _require_text("outbound", target.host, MAX_HOST_BYTES)
         if type(target.port) is not int or not 1 <= target.port <= 65535:
             raise _refusal("outbound", f"port {_show(target.port)}", "1 to 65535")
     elif kind == "blob" and (type(target.digest) is not bytes or len(target.digest) != _DIGEST_BYTES):

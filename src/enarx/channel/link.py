@@ -356,16 +356,12 @@ class Stream:
         if self._reset_after_end:
             self._consumed(count)
             return
-        if self._relay is not None and not self._chunks:
-            taken = self._relay.pass_on(piece)
-            if taken:
-                self._consumed(taken)
-                if taken == count:
-                    return
-                piece = piece[taken:]
-                count -= taken
-            if self._error is not None:
-                return
+        if self._relay is None or not self._relay.borrow(piece):
+            self._hold(piece)
+
+    def _hold(self, piece: memoryview) -> None:
+        """Copy data that nobody takes now."""
+        count = len(piece)
         last = self._chunks[-1] if self._chunks else None
         if count >= _SMALL_BYTES:
             self._chunks.append(bytes(piece))
@@ -438,6 +434,8 @@ class Stream:
 
     def _fail(self, error: str, *, dropped: bool) -> None:
         """End both directions and wake whoever waits; `dropped`: also what was not read, where the peer had not ended."""
+        if self._relay is not None:
+            self._relay.pass_on()
         self._error = error
         if dropped and not self._ended:
             self._drop_unread()
@@ -495,6 +493,8 @@ class Link:
         self._view = memoryview(bytearray(_READ_BYTES))
         # The relays of this link read into one buffer, which is why what is not sent at once is copied.
         self._relay_view = memoryview(bytearray(_READ_BYTES))
+        # Those that were lent pieces of what is being received.
+        self._borrowers: list[_Relay] = []
         self._out: deque[bytes | memoryview] = deque()
         self._out_bytes = 0
         self._is_blocked = False
@@ -596,6 +596,8 @@ class Link:
             self.close("found an error of this end")
             raise
         finally:
+            while self._borrowers:
+                self._borrowers.pop().pass_on()
             self._is_corked = False
         self._pump()
 
@@ -770,12 +772,12 @@ class _Relay:
         self._is_writing = False
         self._input_over = False
         self._output_over = False
+        self._lent: list[memoryview] = []
 
     def start(self) -> None:
         stream = self._stream
         self._sock.setblocking(False)
-        if self._sock.family in {socket.AF_INET, socket.AF_INET6}:
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _enlarge_buffers(self._sock)
         stream._relay = self
         if stream._error is not None:
             self.fail(stream._error)
@@ -806,29 +808,45 @@ class _Relay:
 
     # --- From the stream to the socket
 
-    def pass_on(self, piece: memoryview) -> int:
-        """Send data to the socket.
+    def borrow(self, piece: memoryview) -> bool:
+        """Take data for the socket, to be passed on before the buffer that they lie in is used again.
 
         Returns:
-            How many bytes it took; the loop goes on with the rest.
+            False where the socket is full: then the stream has to keep them.
         """
-        if self._output_over:
-            return len(piece)
-        if self._is_writing:
-            return 0
-        try:
-            sent = self._sock.send(piece)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._stop_output(error)
-            return len(piece)
-        if sent < len(piece):
-            self._write_when_ready(wanted=True)
-        return sent
+        if self._is_writing or self._stream._chunks:
+            return False
+        if not self._lent:
+            self._link._borrowers.append(self)
+        self._lent.append(piece)
+        if len(self._lent) == _MAX_PIECES:
+            self.pass_on()
+        return True
+
+    def pass_on(self) -> None:
+        """Send what was borrowed in one call; the loop goes on with what the socket does not take."""
+        lent, self._lent = self._lent, []
+        if not lent:
+            return
+        stream = self._stream
+        left = sent = sum(map(len, lent))
+        if not self._output_over:
+            try:
+                left = sent = self._sock.sendmsg(lent)
+            except (BlockingIOError, InterruptedError):
+                left = sent = 0
+            except OSError as error:
+                self._stop_output(error)
+        stream._consumed(sent)
+        for piece in lent:
+            if left < len(piece) and stream._error is None:
+                stream._hold(piece[left:])
+            left = max(0, left - len(piece))
+        self._write_when_ready(wanted=bool(stream._chunks))
 
     def pass_on_end(self) -> None:
         """Tell the socket that the peer has ended, unless there are data that it has not taken."""
+        self.pass_on()
         if self._stream._chunks or self._output_over:
             return
         try:

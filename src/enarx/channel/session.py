@@ -133,21 +133,28 @@ class Session:
         keep_leaf, tenant_leaf = (self.peer_leaf, self.own_leaf) if is_tenant else (self.own_leaf, self.peer_leaf)
         return Transcript(self.exporter, keep_leaf, tenant_leaf, challenge)
 
-    async def send(self, *messages: Message) -> None:
+    async def send(self, *messages: Message, timeout_s: float | None = None) -> None:
         """Send messages, in their order and in one go. Calls of several tasks follow one another.
 
         A call that is cancelled has sent nothing, or has broken the session.
 
+        Args:
+            messages: of this end.
+            timeout_s: for the stream to take them; None waits as long as the session lasts.
+
         Raises:
-            TransportError: the session is over.
+            TransportError: the session is over, or they were not taken within the time.
         """
         bodies = [encode_message(message) for message in messages]
-        async with self._sending:
-            self._require_open()
-            self._tls.write(
-                b"".join(part for body in bodies for part in (len(body).to_bytes(_LENGTH_BYTES, "big"), body))
-            )
-            await self._flush()
+        try:
+            async with asyncio.timeout(timeout_s), self._sending:
+                self._require_open()
+                self._tls.write(
+                    b"".join(part for body in bodies for part in (len(body).to_bytes(_LENGTH_BYTES, "big"), body))
+                )
+                await self._flush()
+        except TimeoutError as error:
+            raise TransportError(f"session: found a message not taken, want it taken within {timeout_s:g} s") from error
 
     async def receive(self, timeout_s: float | None = None) -> Message:
         """Wait for the next message; one task at a time.
@@ -160,12 +167,14 @@ class Session:
             TransportError: the session is over, or nothing came within the time.
             VerificationError: what came is not what the peer sent.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                while (body := self._take_body()) is None:
-                    await self._fill()
-        except TimeoutError as error:
-            raise TransportError(f"session: found no message, want one within {timeout_s:g} s") from error
+        body = self._take_body()
+        if body is None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while (body := self._take_body()) is None:
+                        await self._fill()
+            except TimeoutError as error:
+                raise TransportError(f"session: found no message, want one within {timeout_s:g} s") from error
         self.received = body
         return self._decode(body)
 

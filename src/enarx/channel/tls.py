@@ -13,7 +13,7 @@ Rules of this file:
 Like `enarx.runtime.tls` it calls through the private table of pyOpenSSL where that has no function: for the group, and because
 its own `recv` would allocate for every record.
 
-Source: docs/protocol.md, "Channel"; RFC 8446, RFC 9266.
+Source: docs/protocol.md, "The session's channel"; RFC 8446, RFC 9266.
 """
 
 from __future__ import annotations

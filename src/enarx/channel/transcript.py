@@ -14,6 +14,7 @@ import hashlib
 from typing import NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enarx.crypto.cbor import encode
@@ -115,7 +116,10 @@ def spki_hash(leaf: bytes) -> bytes:
     Raises:
         ValueError: the certificate is none; one that came through a handshake is.
     """
-    key = x509.load_der_x509_certificate(leaf).public_key()
+    try:
+        key = x509.load_der_x509_certificate(leaf).public_key()
+    except (x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise ValueError("found a version or a key that there is not") from error
     return _sha384(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 

@@ -198,7 +198,7 @@ def _show(parsed: Parsed, result: AttestationResult, recognised: Recognised, evi
     else:
         from enarx.cli.attest_text import explain, summarise
 
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        colour = ui.wants_colour(sys.stdout)
         ui.out(summarise(result, recognised.format, recognised.wrappers, colour=colour))
         text = explain(result, everything=parsed.flag("explain"), colour=colour)
         if text:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from enarx.cli import ui
@@ -65,7 +64,7 @@ def verify_receipt(parsed: Parsed, data: bytes) -> int:
 
 
 def _text(receipt: ReceiptFile, judged: Rejudged, *, everything: bool) -> str:
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = ui.wants_colour(sys.stdout)
     emulated = "EMULATED " if judged.emulated else ""
     given = "as it is" if judged.identity.pristine else "with something given beyond it"
     lines = [

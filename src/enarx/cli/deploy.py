@@ -7,8 +7,8 @@ from enarx.cli import ui
 from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, name_of, now, show_findings
 from enarx.cli.options import Command, Option, Parsed
 from enarx.cli.run import COMMANDS as RUN
-from enarx.cli.run import _directory, _fill_standard_descriptors, read_overrides
-from enarx.errors import ConfigError, EnarxError, KeepError, TransportError, UsageError
+from enarx.cli.run import fill_standard_descriptors, read_directory, read_overrides
+from enarx.errors import EnarxError, TransportError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from enarx.deploy.package import Package
     from enarx.deploy.policy import TenantPolicy
     from enarx.deploy.session import Detached, Ended
-    from enarx.wire.session import Exit
 
 _MAX_STATUS = 99
 _TRAP_STATUS = 134
@@ -32,7 +31,7 @@ def _deploy(parsed: Parsed) -> int:
     from enarx.deploy.host_client import parse_address
     from enarx.deploy.package import DirectorySource, load_package
 
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     now()
     package = load_package(
         parsed.operands[0],
@@ -40,7 +39,7 @@ def _deploy(parsed: Parsed) -> int:
         overrides=read_overrides(parsed),
         directories=[
             DirectorySource(path=each.host, guest=each.guest, read_only=each.read_only)
-            for each in map(_directory, parsed.all("dir"))
+            for each in map(read_directory, parsed.all("dir"))
         ],
         plaintext=frozenset(parsed.all("allow-plaintext")),
     )
@@ -68,10 +67,10 @@ async def _run(parsed: Parsed, package: Package, address: HostAddress | None) ->
         if address is None:
             import tempfile
 
-            address = await stack.enter_async_context(private_host())
+            private = await stack.enter_async_context(private_host())
             # The host of this run is gone after it, and so is everything that only it could answer to.
             state_root = stack.enter_context(tempfile.TemporaryDirectory(prefix="enarx-deploy-"))
-            host = await stack.enter_async_context(HostClient(address))
+            host = await stack.enter_async_context(HostClient(private.address, token=private.token))
         else:
             from enarx.deploy.folder import default_state_root
 
@@ -161,7 +160,9 @@ def show_ended(ended: Ended, path: str) -> int:
     """
     found = ended.exit
     if found.failure is not None:
-        raise _failure(found)
+        from enarx.deploy.attesting import error_class
+
+        raise error_class(found.failure.kind)(found.failure.message, hint=found.failure.hint)
     if found.trap is not None:
         ui.show_trap(path, found.trap)
         status = _TRAP_STATUS
@@ -177,16 +178,6 @@ def show_ended(ended: Ended, path: str) -> int:
     return status
 
 
-def _failure(found: Exit) -> EnarxError:
-    failure = found.failure
-    if failure is None:
-        raise TypeError("found an end without a failure")
-    kinds: dict[int, type[EnarxError]] = {
-        kind.status % 100: kind for kind in EnarxError.__subclasses__() if kind not in {UsageError, ConfigError}
-    } | {UsageError.status: UsageError}
-    return kinds.get(failure.kind % 100, KeepError)(failure.message, hint=failure.hint)
-
-
 def _show_accepted(attested: Attested, name: str) -> None:
     result, image = attested.judged.result, attested.offer.image
     what = f"Keep on {name}: {attested.judged.format}, image {image.name} {image.version}, policy {result.policy_name}"
@@ -198,12 +189,16 @@ def _show_accepted(attested: Attested, name: str) -> None:
 
 def _copy_receipt(deployment: Deployment, path: str) -> None:
     import os
+    import stat
 
     from enarx.wire.receipt_file import encode_receipt
 
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
+            # A file that was there keeps its mode otherwise; a terminal or a pipe is not ours to change.
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                os.fchmod(fd, 0o600)
             file.write(encode_receipt(deployment.receipt_file))
     except OSError as error:
         # The workload runs; its receipt is in the deployment's folder too.

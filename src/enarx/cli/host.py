@@ -6,18 +6,14 @@ from __future__ import annotations
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import ConfigError, UsageError
+from enarx.wire.host_api import DEFAULT_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from enarx.host.service import HostOptions
 
-__all__ = ["COMMANDS", "DEFAULT_LISTEN"]
-
-DEFAULT_LISTEN = "127.0.0.1:8470"
+DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 _MAX_NUMBER = 1_000_000
-# What a Keep takes.
-_MIN_LOG_BYTES = 1 << 18
-_MAX_BYTES = 1 << 50
 
 
 def _serve(parsed: Parsed) -> int:
@@ -34,6 +30,7 @@ def _options(parsed: Parsed) -> HostOptions:
     from enarx.host.fleet import HostLimits
     from enarx.host.service import HostOptions
     from enarx.host.state import default_state_path
+    from enarx.keep.options import MAX_BYTES, MIN_LOG_BYTES
     from enarx.wire import parse_size
 
     def size(name: str, default: int, *, least: int = 1) -> int:
@@ -42,8 +39,8 @@ def _options(parsed: Parsed) -> HostOptions:
             found = default if value is None else parse_size(value, name=f"--{name}")
         except ConfigError as error:
             raise UsageError(str(error), hint=error.hint) from error
-        if not least <= found <= _MAX_BYTES:
-            raise _wrong(name, str(value), f"{least} to {_MAX_BYTES} bytes")
+        if not least <= found <= MAX_BYTES:
+            raise _wrong(name, str(value), f"{least} to {MAX_BYTES} bytes")
         return found
 
     host, port = _address(parsed.value("listen") or DEFAULT_LISTEN)
@@ -53,7 +50,7 @@ def _options(parsed: Parsed) -> HostOptions:
         memory_bytes=size("max-memory", _memory_bytes()),
         disk_bytes=size("max-disk", 64 << 30),
         package_bytes=size("max-package", 512 << 20),
-        log_bytes=size("keep-log", 1 << 20, least=_MIN_LOG_BYTES),
+        log_bytes=size("keep-log", 1 << 20, least=MIN_LOG_BYTES),
         ports=_ports(parsed.value("ports") or "1024-65535"),
     )
     return HostOptions(
@@ -139,9 +136,11 @@ COMMANDS = {
             Option("client-ca", "FILE", "PEM certificates of who signs client certificates"),
             Option("insecure-http", "", "listen beyond this machine without TLS, as behind a proxy that speaks it"),
             Option("max-keeps", "N", "how many Keeps at once; 256 if not given"),
-            Option("max-memory", "SIZE", "memory of all of them together; this machine's if not given"),
+            Option(
+                "max-memory", "SIZE", "memory of all of them together, packages included; this machine's if not given"
+            ),
             Option("max-disk", "SIZE", "uploaded blobs of all of them together; 64 GiB if not given"),
-            Option("max-package", "SIZE", "largest package; 512 MiB if not given"),
+            Option("max-package", "SIZE", "largest package; 512 MiB if not given, and half of a Keep's memory"),
             Option("keep-log", "SIZE", "output that a Keep keeps for a tenant who is not there; 1 MiB if not given"),
             Option("keep-cpus", "N", "how many CPUs one Keep may use; all if not given"),
             Option("publish", "ADDR", "address on which workloads' ports are published; the API's if not given"),
@@ -155,10 +154,10 @@ COMMANDS = {
                 choices=("leave", "wait", "stop"),
             ),
             Option("log-format", "FORM", "of the log on stderr: text or json", choices=("text", "json")),
-            Option("parent-fd", "FD", "serve one process: tell it the address on FD, and end with it and all Keeps"),
+            Option("parent-fd", "FD", "serve one process: tell it address and token on FD, and end with it"),
         ),
         examples=(
-            ("enarx host serve", "for this machine, on 127.0.0.1:8470"),
+            ("enarx host serve", f"for this machine, on {DEFAULT_LISTEN}"),
             (
                 "enarx host serve --listen 0.0.0.0:8470 --tenants tenants.toml --tls-certificate host.pem --tls-key host.key",
                 "for tenants elsewhere",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of every command that asks a host, and what they mean: which host, who is asking, how vendors are asked."""
+"""What commands that ask a host have in common: which host, who is asking, how vendors are asked, what a Keep is called."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from enarx.cli import ui
 from enarx.cli.options import Option, Parsed
 from enarx.errors import EnarxError, PlatformError, UsageError
+from enarx.wire.host_api import DEFAULT_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ACCESS", "DEFAULT_HOST", "FETCHING", "fetch_for", "host_client", "name_of", "now", "show_findings"]
 
-DEFAULT_HOST = "http://127.0.0.1:8470"
+DEFAULT_HOST = f"http://127.0.0.1:{DEFAULT_PORT}"
 """Where `enarx host serve` listens if nothing else is said."""
 
 _TOKEN = "ENARX_HOST_TOKEN"  # noqa: S105 - the variable's name
-_MAX_TOKEN_BYTES = 8192
+_MAX_FILE_BYTES = 8192
 _EARLIEST_YEAR = 2020
 _FETCH_TIMEOUT_S = 60.0
 
@@ -69,7 +70,7 @@ def _token(path: str | None) -> str | None:
         return os.environ.get(_TOKEN) or None
     try:
         with open(path, "rb") as file:
-            return file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
+            return file.read(_MAX_FILE_BYTES).decode("ascii").strip()
     except OSError as error:
         raise UsageError(f"cannot read the token: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -130,7 +131,7 @@ def show_findings(error: EnarxError) -> None:
         return
     from enarx.cli.attest_text import explain, summarise
 
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = ui.wants_colour(sys.stderr)
     ui._tell(summarise(result, f"{result.tee} evidence", colour=colour) + "\n")
     text = explain(result, everything=False, colour=colour)
     if text:

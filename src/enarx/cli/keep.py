@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from enarx.deploy.receipt import AttestedFacts
 
 _GRACE_MS = 10_000
-_MAX_GRACE_S = 600.0
 
 
 def _ask(parsed: Parsed, use: Callable[[Parsed, HostClient], Awaitable[int]]) -> int:
@@ -73,7 +72,7 @@ async def _list(parsed: Parsed, host: HostClient) -> int:
     if not known:
         ui.note(f"the host {host.address.name} says that you have no Keep there")
     for keep, facts in known:
-        ui.out("\n".join(_lines(keep, facts, "when it was deployed")))
+        _show_lines(_lines(keep, facts, "when it was deployed"))
     return 0
 
 
@@ -87,7 +86,7 @@ async def _show(parsed: Parsed, host: HostClient) -> int:
         attached = await _attach_to(parsed, host, keep_id)
         attested = attached.attested
         await attached.conversation.leave()
-        when = f"now, {attested.judged.result.at:%Y-%m-%dT%H:%M:%SZ}"
+        when = f"now, {_time(attested.judged.result.at)}"
     if parsed.flag("json"):
         document = _document(keep, facts)
         if attested is not None:
@@ -101,7 +100,7 @@ async def _show(parsed: Parsed, host: HostClient) -> int:
         lines.append(
             f"  attested   log: bytes {attested.attachment.log_start} to {attested.attachment.log_end} of its output"
         )
-    ui.out("\n".join(lines))
+    _show_lines(lines)
     return 0
 
 
@@ -135,10 +134,15 @@ def _lines(keep: HostKeep, facts: AttestedFacts | None, when: str) -> list[str]:
     pristine = "as it is" if facts.identity.pristine else "with something given beyond it"
     return [
         *lines,
-        f"  attested   {emulated}{facts.backend} Keep, image {ui.printable(facts.image)}, {when}",
+        f"  attested   {emulated}{facts.backend} Keep, image {facts.image}, {when}",
         f"  attested   runs package sha256:{facts.identity.package.hex()} {pristine}",
-        f"  attested   policy {ui.printable(facts.policy_name)}, verdict {facts.status}, {_time(facts.at)}",
+        f"  attested   policy {facts.policy_name}, verdict {facts.status}, {_time(facts.at)}",
     ]
+
+
+def _show_lines(lines: list[str]) -> None:
+    """Print facts; whoever they come from, they move no cursor."""
+    ui.out("\n".join(map(ui.printable, lines)))
 
 
 def _document(keep: HostKeep, facts: AttestedFacts | None) -> dict[str, dict[str, object]]:
@@ -190,7 +194,9 @@ async def _logs(parsed: Parsed, host: HostClient) -> int:
     output = Output()
     try:
         with conversation.signals(only_leave=True):
-            await conversation.converse(None, output, until=None if parsed.flag("follow") else attachment.log_end)
+            until = None if parsed.flag("follow") else attachment.log_end
+            # Whoever attaches is told how it ended, whoever read along.
+            await conversation.converse(None, output, until=until, keeps_end=True)
     finally:
         await output.close()
     return 0
@@ -249,12 +255,13 @@ async def _stop(parsed: Parsed, host: HostClient) -> int:
 
 
 def _grace_ms(text: str) -> int:
+    from enarx.wire.session import MAX_GRACE_MS
     from enarx.wire.units import parse_duration
 
-    grace_s = 0.0 if text == "0" else parse_duration(text, name="--grace")
-    if grace_s > _MAX_GRACE_S:
-        raise UsageError(f"cannot stop the Keep: --grace: found {text}, want at most {_MAX_GRACE_S:.0f}s")
-    return round(grace_s * 1000)
+    grace_ms = 0 if text == "0" else round(parse_duration(text, name="--grace") * 1000)
+    if grace_ms > MAX_GRACE_MS:
+        raise UsageError(f"cannot stop the Keep: --grace: found {text}, want at most {MAX_GRACE_MS // 1000}s")
+    return grace_ms
 
 
 _ON = Option("on", "URL", f"the host; {DEFAULT_HOST} if nothing is said")

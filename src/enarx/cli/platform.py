@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 
 TYPE_CHECKING = False
@@ -42,7 +42,7 @@ def run_info(*, json_output: bool, out: TextIO) -> int:
         out.flush()
         return 0
     encoding = out.encoding or "utf-8"
-    colour = out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = ui.wants_colour(out)
     text = format_text(report, marks=_choose_marks(encoding), colour=colour)
     # A brand string may hold what a narrow encoding cannot carry; a mark in its place is better than no report.
     out.write(text.encode(encoding, "replace").decode(encoding))

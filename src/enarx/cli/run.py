@@ -27,7 +27,7 @@ _DIRECTORY, _FILE = 0o040000, 0o100000
 BACKENDS = ("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")
 
 
-def _fill_standard_descriptors() -> None:
+def fill_standard_descriptors() -> None:
     """Put the null device where the caller closed stdin, stdout or stderr.
 
     Else the next file or socket opened would get that number, and the workload would read or write it as its stdio.
@@ -43,7 +43,7 @@ def _fill_standard_descriptors() -> None:
 def _run(parsed: Parsed) -> int:
     from enarx.host.backends import choose_backend
 
-    _fill_standard_descriptors()
+    fill_standard_descriptors()
     requested = parsed.value("backend") or "auto"
     backend = choose_backend(requested)
     module, config = _sources(parsed)
@@ -117,7 +117,7 @@ def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
     from enarx.runtime.from_toml import make_workload
     from enarx.wire.overrides import apply_overrides
 
-    dirs = [_directory(word) for word in parsed.all("dir")]
+    dirs = [read_directory(word) for word in parsed.all("dir")]
     return make_workload(
         module,
         apply_overrides(toml, read_overrides(parsed)),
@@ -173,7 +173,12 @@ def _variable(word: str) -> tuple[str, str]:
     return name, value
 
 
-def _directory(word: str) -> Directory:
+def read_directory(word: str) -> Directory:
+    """Read what `--dir` is given: `HOST::GUEST`, with `::ro` after it for one that is only read.
+
+    Raises:
+        UsageError: it is something else, or there is no such directory.
+    """
     from enarx.runtime.workload import Directory
 
     host, colons, guest = word.partition("::")

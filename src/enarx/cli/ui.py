@@ -11,6 +11,10 @@ import posix
 
 from enarx.errors import EnarxError, PlatformError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 INTERRUPTED_STATUS = 130
 BROKEN_PIPE_STATUS = 141
 
@@ -38,6 +42,13 @@ def _tell(text: str) -> None:
 def printable(text: str) -> str:
     """Replace control characters, so that no name from elsewhere can move a terminal's cursor."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal whose user has not said no to colour (no-color.org)."""
+    import os
+
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def out(text: str) -> None:

@@ -8,6 +8,9 @@ Challenge, offer, verdict:
 2. Endorsements come with the offer. What is missing is fetched, where the tenant allows that; it is the vendor's, not the host's.
 3. The verifier judges. A refusal tells the Keep its class and nothing more, and raises an error that has every finding.
 
+What says that it failed before that is believed no more than anything else it says: it is one kind of error, whatever class it
+names, and never a verdict.
+
 Judging blocks for some milliseconds, or for as long as a vendor takes to answer; it happens in a thread.
 """
 
@@ -29,6 +32,7 @@ from enarx.channel.transcript import (
     receipt_report_data,
 )
 from enarx.deploy.host_client import clean
+from enarx.deploy.reference import POLICY_NAME, image_hint
 from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.errors import (
     AppraisalError,
@@ -38,12 +42,14 @@ from enarx.errors import (
     KeepError,
     PlatformError,
     TransportError,
+    UsageError,
     VerificationError,
 )
 from enarx.rats import AttestationResult, Endorsements, Evidence, Outcome, Verdict
 from enarx.verifier import Recognised, TrustCache, recognise, verify_evidence
 from enarx.verifier.endorsement_files import read_endorsements
 from enarx.wire.cmw import decode_cmw_untrusted, leaves
+from enarx.wire.fields import MAX_TEXT_BYTES
 from enarx.wire.session import (
     Attachment,
     Challenge,
@@ -68,12 +74,16 @@ __all__ = [
     "Reattested",
     "attest",
     "attest_again",
+    "error_class",
     "judge_receipt",
     "raise_failure",
     "refuse",
 ]
 
+SEND_S = 30.0
+"""For the host to take what a Keep waits for."""
 OFFER_TIMEOUT_S = 90.0
+FAREWELL_S = 1.0
 MEDIA_TYPES = (SNP_REPORT, TDX_QUOTE, SGX_QUOTE, CCA_TOKEN, NITRO_DOCUMENT, TPM_QUOTE)
 """Of evidence that the verifier can judge."""
 
@@ -86,7 +96,7 @@ _REFUSALS: tuple[tuple[type[EnarxError], str], ...] = (
     (AppraisalError, "appraisal"),
     (EndorsementError, "endorsement"),
 )
-_FAILURES: dict[int, type[EnarxError]] = {
+_FAILURES: dict[int, type[EnarxError]] = {102: UsageError} | {
     error.status: error
     for error in (
         DecodeError,
@@ -98,6 +108,8 @@ _FAILURES: dict[int, type[EnarxError]] = {
         KeepError,
     )
 }
+# Ends of the names of the checks that evidence answers the challenge.
+_BINDING = (".report_data", ".nonce")
 _UNPROTECTED = frozenset({"nil", "vm"})
 
 
@@ -183,7 +195,7 @@ class Judge:
 
         Raises:
             DecodeError: it cannot be read.
-            VerificationError: it is not authentic. This and the next two have the result with every finding as `result`.
+            VerificationError: it is not authentic, or not of this session. This and the next two have the result with every finding as `result`.
             AppraisalError: the policy refuses it.
             EndorsementError: it cannot be decided.
         """
@@ -213,6 +225,18 @@ class Judge:
             result = verify()
         try:
             result.require()
+        except AppraisalError as error:
+            binding = next((finding for finding in result.failures if finding.check.id.endswith(_BINDING)), None)
+            if binding is None:
+                error.hint = _next_step(result, backend, self.policy)
+                raise
+            # To a policy, freshness is one expectation among others. Here it says whether this is this session's Keep at all.
+            other = VerificationError(
+                f"{result.tee} evidence is not authentic: it is not of this session: {binding.line}",
+                hint="the host may have relayed or replayed somebody else's: do not trust it",
+            )
+            other.result = result  # type: ignore[attr-defined]
+            raise other from error
         except EnarxError as error:
             error.hint = _next_step(result, backend, self.policy)
             raise
@@ -253,7 +277,7 @@ async def attest(session: Session, judge: Judge) -> Attested:
         VerificationError: not authentic; with every finding as `result`, like the next two.
         AppraisalError: the policy refuses it.
         EndorsementError: it cannot be decided.
-        TransportError: no answer in time.
+        TransportError: no answer in time, or one that it cannot be done.
     """
     transcript, message = await _challenge(session)
     if not isinstance(message, Offer):
@@ -299,17 +323,25 @@ async def judge_receipt(judge: Judge, attested: Attested, receipt: Receipt) -> J
     )
 
 
+def error_class(kind: int) -> type[EnarxError]:
+    """Return the class that a Keep means by a number, 102 to 109: the exit status that `deploy` has for it."""
+    return _FAILURES.get(kind, KeepError)
+
+
 def raise_failure(failure: Failure) -> NoReturn:
-    """Raise what a Keep says went wrong, as its class."""
-    raise _FAILURES.get(failure.kind, KeepError)(f"the Keep says: {clean(failure.message, 4096)}")
+    """Raise what a Keep that was accepted says went wrong, as its class."""
+    raise error_class(failure.kind)(f"the Keep says: {clean(failure.message, MAX_TEXT_BYTES)}")
 
 
 async def _challenge(session: Session) -> tuple[Transcript, TenantMessage | KeepMessage]:
     challenge = Challenge(nonce=secrets.token_bytes(32), media_types=MEDIA_TYPES)
-    await session.send(challenge)
+    await session.send(challenge, timeout_s=SEND_S)
     message = await session.receive(OFFER_TIMEOUT_S)
     if isinstance(message, Failure):
-        raise_failure(message)
+        raise TransportError(
+            f"cannot attest the Keep: found a failure, want evidence: {clean(message.message, 4096)}",
+            hint="that is what answers under its name; nothing has proven that it is a Keep",
+        )
     transcript = session.transcript(encode_message(challenge))
     return transcript, message
 
@@ -333,10 +365,11 @@ async def refuse(session: Session, error: EnarxError) -> None:
 
 async def _refuse(session: Session, kind: str) -> None:
     try:
-        await session.send(Refuse(kind))
-        await session.close()
+        await session.send(Refuse(kind), timeout_s=FAREWELL_S)
     except TransportError:
         return
+    finally:
+        await session.close()
 
 
 def _taken(message: TenantMessage | KeepMessage) -> EnarxError:
@@ -363,5 +396,8 @@ def _next_step(result: AttestationResult, backend: str, policy: TenantPolicy) ->
     if result.verdict is Verdict.UNDECIDED and undecided:
         return "the vendor's certificates or lists are missing or out of date: without --offline they are fetched"
     if result.verdict is Verdict.REFUSED:
-        return f"the policy {clean(policy.name, 200)} says what is accepted; enarx policy check explains it"
+        by_default = image_hint(result) if policy.name == POLICY_NAME else None
+        return (
+            by_default or f"the policy {clean(policy.name, 200)} says what is accepted; enarx policy check explains it"
+        )
     return None

@@ -4,7 +4,8 @@
 1. The host is asked for a Keep. While it boots, the verifier is loaded, the package encrypted and the deployment's key made.
 2. A session with the Keep is opened, and the Keep challenged. Nothing secret leaves before the verdict.
 3. The key is stored: from the next step on, it is the only one that the Keep answers to.
-4. The package is released and the receipt judged and stored.
+4. The package is released, the receipt judged and stored.
+5. The Keep is told so: it ends with the session until then, whatever the host does.
 
 What fails before the end takes the Keep down and leaves nothing behind.
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from enarx.errors import EnarxError
+from enarx.errors import EnarxError, TransportError
 
 if TYPE_CHECKING:
     from enarx.channel.session import Session
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Deployment", "deploy_package"]
 
 GIVE_UP_S = 10.0
+_GIVE_UP_ATTEMPTS = 3
+_GIVE_UP_PAUSE_S = 0.2
 _LEAF_LIFETIME = timedelta(days=36500)
 
 
@@ -114,12 +117,13 @@ async def deploy_package(
     preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, package, clock_ns))
     keep_id: str | None = None
     made: DeploymentFolder | None = None
+    session: Session | None = None
     try:
         keep = await asyncio.shield(creating)
         keep_id = keep.id
         prepared = await preparing
         # 2
-        from enarx.deploy.attesting import Judge, attest
+        from enarx.deploy.attesting import Judge, attest, refuse
         from enarx.deploy.folder import DeploymentFolder
         from enarx.deploy.policy import emulated_root
         from enarx.deploy.provisioning import provision, require_room
@@ -141,11 +145,15 @@ async def deploy_package(
             accept_emulated=None if accept_emulated is None else lambda: emulated_root(accept_emulated),
         )
         attested = await attest(session, judge)
-        require_room(package, attested.offer.limits.package_bytes)
-        accepted(attested)
-        # 3
-        folder = DeploymentFolder.of(state_root, host.address.name, keep.id)
-        folder.create(prepared.credential)
+        try:
+            require_room(package, attested.offer.limits.package_bytes)
+            accepted(attested)
+            # 3
+            folder = DeploymentFolder.of(state_root, host.address.name, keep.id)
+            folder.create(prepared.credential)
+        except EnarxError as error:
+            await refuse(session, error)
+            raise
         made = folder
         # 4
         provisioned = await provision(
@@ -168,8 +176,13 @@ async def deploy_package(
             keep_id=keep.id,
         )
         folder.store_receipt(receipt_file)
+        # 5
+        conversation = Conversation(session, say=say)
+        await conversation.accept()
     except BaseException:
         preparing.cancel()
+        if session is not None:
+            await session.close()
         await _give_up(host, creating, keep_id)
         if made is not None:
             made.remove()
@@ -179,7 +192,7 @@ async def deploy_package(
         attested=attested,
         receipt_file=receipt_file,
         folder=folder,
-        conversation=Conversation(session, say=say),
+        conversation=conversation,
     )
 
 
@@ -207,4 +220,11 @@ async def _give_up(host: HostClient, creating: asyncio.Future[HostKeep], keep_id
     with contextlib.suppress(EnarxError, TimeoutError, asyncio.CancelledError):
         async with asyncio.timeout(GIVE_UP_S):
             keep_id = keep_id or (await asyncio.shield(creating)).id
-            await host.delete_keep(keep_id)
+            for _ in range(_GIVE_UP_ATTEMPTS):
+                try:
+                    await host.delete_keep(keep_id)
+                except TransportError:
+                    # What broke the session may break the connection under this as well.
+                    await asyncio.sleep(_GIVE_UP_PAUSE_S)
+                else:
+                    return

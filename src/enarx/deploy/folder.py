@@ -12,17 +12,17 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from enarx.crypto.x509 import MAX_PEM_BYTES, Credential, load_certificates, load_private_key, require_match
 from enarx.deploy.host_client import require_id
-from enarx.errors import PlatformError, UsageError
+from enarx.errors import DecodeError, PlatformError, UsageError
 from enarx.wire.receipt_file import MAX_RECEIPT_BYTES, ReceiptFile, decode_receipt_untrusted, encode_receipt
+from enarx.wire.strict_json import load_json_untrusted
 
-__all__ = ["DeploymentFolder", "default_state_root", "known_keeps"]
+__all__ = ["DeploymentFolder", "default_state_root"]
 
 _KEY, _RECEIPT, _PLACE = "key.pem", "receipt.json", "place.json"
 _MAX_PLACE_BYTES = 1 << 16
@@ -129,8 +129,9 @@ class DeploymentFolder:
     def load_offset(self) -> int:
         """Return how much of the workload's output was shown; 0 where nobody knows."""
         try:
-            value = json.loads(self._read(_PLACE, _MAX_PLACE_BYTES))["shown"]
-        except (UsageError, ValueError, KeyError, TypeError):
+            data = self._read(_PLACE, _MAX_PLACE_BYTES)
+            value = load_json_untrusted(data, what="place", max_bytes=_MAX_PLACE_BYTES)["shown"]
+        except (UsageError, DecodeError, KeyError, TypeError):
             # Only what is shown twice depends on it.
             return 0
         return value if type(value) is int and value >= 0 else 0
@@ -180,15 +181,6 @@ class DeploymentFolder:
             ) from error
         except OSError as error:
             raise _failed(path, error) from error
-
-
-def known_keeps(root: str, host_name: str) -> Iterator[str]:
-    """Yield the names of Keeps that were deployed on a host from here."""
-    try:
-        names = sorted(os.listdir(os.path.join(root, host_name.replace("/", "_"))))
-    except OSError:
-        return
-    yield from names
 
 
 def _failed(path: str, error: OSError) -> PlatformError:

@@ -29,30 +29,38 @@ from urllib.parse import urlsplit
 import httpx2
 
 from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError, UsageError
+from enarx.wire.host_api import DEFAULT_PORT, MAX_PORTS, MAX_TOKEN_BYTES
 from enarx.wire.strict_json import load_json_untrusted
 
 if TYPE_CHECKING:
     from enarx.deploy.sealing import SealedBlob
     from enarx.deploy.socket_stream import SocketStream
 
-__all__ = ["DEFAULT_PORT", "HostAddress", "HostClient", "HostKeep", "HostPort", "clean", "parse_address"]
+__all__ = [
+    "ACCESS_HINT",
+    "HostAddress",
+    "HostClient",
+    "HostKeep",
+    "HostPort",
+    "clean",
+    "parse_address",
+    "require_id",
+]
 
-DEFAULT_PORT = 8470
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 20.0
-CREATE_TIMEOUT_S = 60.0
-"""For a Keep that starts: the host gives it 20 s and a link 10 s."""
+CREATE_TIMEOUT_S = 150.0
+"""For a Keep that starts: the host lets it wait 120 s for its turn and gives it 20 s."""
 PROGRESS_TIMEOUT_S = 30.0
 """For an upload of which nothing arrives."""
 MAX_ANSWER_BYTES = 4 << 20
 _MAX_KEEPS = 10_000
-_MAX_TEXT = 1024
-_MAX_PORTS = 64
+_MAX_TEXT_CHARS = 1024
 _MAX_IDLE_ATTEMPTS = 5
 _FIRST_PAUSE_S = 0.2
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_TOKEN = re.compile(r"[!-~]{1,4096}")
+_TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN_BYTES}}}")
 _ERRORS: Mapping[str, type[EnarxError]] = {
     "UsageError": UsageError,
     "TransportError": TransportError,
@@ -62,7 +70,7 @@ _ERRORS: Mapping[str, type[EnarxError]] = {
 """The classes of errors that a host can speak of; what attestation decides is never its word."""
 
 
-def clean(text: str, max_chars: int = _MAX_TEXT) -> str:
+def clean(text: str, max_chars: int = _MAX_TEXT_CHARS) -> str:
     """Return text of a host's in one line without control characters, so that it can be shown."""
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:max_chars])
     return shown + ("\N{HORIZONTAL ELLIPSIS}" if len(text) > max_chars else "")
@@ -174,7 +182,7 @@ class HostClient:
     ) -> None:
         if token is not None and not _TOKEN.fullmatch(token):
             raise UsageError(
-                "cannot use the host's token: found spaces or control characters in it, want printable ASCII"
+                f"cannot use the host's token: found {len(token)} characters, want 1 to {MAX_TOKEN_BYTES} of printable ASCII, no spaces"
             )
         if token is not None and not address.is_secure and not address.is_local:
             raise UsageError(
@@ -243,20 +251,24 @@ class HostClient:
         path = f"/v1/keeps/{require_id(keep_id)}/blobs/{blob.digest.hex()}"
         offset, reached, idle = 0, 0, 0
         while offset < blob.length:
+            problem = None
             try:
                 offset = await self._append(path, blob, offset)
             except _BrokenError as error:
-                idle += 1
-                if idle == _MAX_IDLE_ATTEMPTS:
-                    raise TransportError(
-                        f"cannot upload to {self.address.url}: found {error}, {idle} times without getting on, want all"
-                        f" {blob.length} bytes taken",
-                        hint="try again; the Keep is still empty and will be taken down",
-                    ) from error
-                await asyncio.sleep(_FIRST_PAUSE_S * 2**idle)
+                problem = error
                 offset = await self._offset_of(path, offset)
             if offset > reached:
                 reached, idle = offset, 0
+                continue
+            # Whatever the host answers: one that always names another offset gets on as little as one that breaks off.
+            idle += 1
+            if idle == _MAX_IDLE_ATTEMPTS:
+                raise TransportError(
+                    f"cannot upload to {self.address.url}: found {problem or f'offset {offset}'}, {idle} times without getting"
+                    f" on, want all {blob.length} bytes taken",
+                    hint="try again; the Keep is still empty and will be taken down",
+                ) from problem
+            await asyncio.sleep(_FIRST_PAUSE_S * 2**idle)
 
     async def _append(self, path: str, blob: SealedBlob, offset: int) -> int:
         """Send everything from an offset on, and return how much the host has then."""
@@ -361,7 +373,7 @@ class HostClient:
                 hint=_WRONG_HOST,
             )
         if answer.status_code in {401, 403}:
-            hint = "set ENARX_HOST_TOKEN or pass --token-file with the token that the host's owner gave you"
+            hint = ACCESS_HINT
         return _ERRORS.get(kind, TransportError)(
             f"the host {self.address.url} says: {clean(message)}", hint=hint and clean(hint)
         )
@@ -371,6 +383,7 @@ class _BrokenError(Exception):
     """A connection ended before everything was sent."""
 
 
+ACCESS_HINT = "set ENARX_HOST_TOKEN or pass --token-file with the token that the host's owner gave you"
 _WRONG_HOST = "check the address and port, and that `enarx host serve` of the same version runs there"
 
 
@@ -430,8 +443,8 @@ def _keep(value: Any) -> HostKeep:
         raise _odd("id", keep_id, "an id")
     if type(memory) is not int or not 0 <= memory < 1 << 63:
         raise _odd("memory-bytes", memory, "a number")
-    if not isinstance(ports, list) or len(ports) > _MAX_PORTS:
-        raise _odd("ports", ports, f"an array of at most {_MAX_PORTS}")
+    if not isinstance(ports, list) or len(ports) > MAX_PORTS:
+        raise _odd("ports", ports, f"an array of at most {MAX_PORTS}")
     return HostKeep(
         id=keep_id,
         backend=_text(value, "backend"),
@@ -466,6 +479,10 @@ def _reason(error: BaseException) -> str:
     """Return the innermost reason: clients wrap the system's."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            # An OSError whose number is none of the system's.
+            details = clean(getattr(cause, "verify_message", "")).lower()
+            return clean(cause.reason or str(cause)).replace("_", " ").lower() + (f" ({details})" if details else "")
         if isinstance(cause, OSError) and (cause.errno or 0) > 0:
             return os.strerror(cause.errno or 0).lower()
         cause = cause.__cause__ or cause.__context__

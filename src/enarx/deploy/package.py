@@ -20,14 +20,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from enarx.crypto import cbor
 from enarx.deploy.host_client import HostPort
 from enarx.errors import UsageError
 from enarx.wire import ConnectFile, EnarxToml, ListenFile, decode_enarx_toml
+from enarx.wire.enarx_toml import MAX_BYTES as MAX_TOML_BYTES
+from enarx.wire.fields import MAX_TEXT_BYTES
 from enarx.wire.overrides import Overrides, apply_overrides
+from enarx.wire.records import DEFAULT_MEMORY_BYTES
 from enarx.wire.release import (
     FILES,
     MAIN,
     MAX_FILES_BYTES,
+    MAX_NAME_BYTES,
+    MAX_PATH_PARTS,
+    MAX_PEM_BYTES,
     TOML,
     Configuration,
     Content,
@@ -43,15 +50,9 @@ from enarx.wire.release import (
 __all__ = ["DirectorySource", "Package", "load_package"]
 
 MAX_MODULE_BYTES = 1 << 30
-_MAX_TOML_BYTES = 1_000_000
-_MAX_PEM_BYTES = 1 << 20
-_MAX_DEPTH = 64
-# Of data items in CBOR, which the Keep counts too.
-_MAX_ITEMS = 60_000
+# Of data items in CBOR, which the Keep counts too: some are left for what is around the entries.
+_MAX_ITEMS = cbor.MAX_ITEMS - 5536
 _ITEMS_OF_ENTRY = 4
-_MAX_NAME_BYTES = 255
-_MAX_WORDS_BYTES = 4096
-DEFAULT_MEMORY_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ def load_package(
     digests = {MAIN: sha256(module).digest()}
     toml, folder = EnarxToml(), ""
     if config is not None:
-        text = _read(config, _MAX_TOML_BYTES, "configuration")
+        text = _read(config, MAX_TOML_BYTES, "configuration")
         toml, folder = decode_enarx_toml(text, path=config), os.path.dirname(config)
         plaintexts[TOML], digests[TOML] = text, sha256(text).digest()
     effective = apply_overrides(toml, given)
@@ -196,9 +197,9 @@ def _word(text: str, what: str) -> str:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise UsageError(f"cannot deploy: {what}: found bytes that are no UTF-8, want text") from error
-    if size > _MAX_WORDS_BYTES or "\0" in text:
+    if size > MAX_TEXT_BYTES or "\0" in text:
         raise UsageError(
-            f"cannot deploy: {what}: found {size} bytes or a NUL, want at most {_MAX_WORDS_BYTES} and none",
+            f"cannot deploy: {what}: found {size} bytes or a NUL, want at most {MAX_TEXT_BYTES} and none",
             hint="what is longer can travel as a file: --dir",
         )
     return text
@@ -239,7 +240,7 @@ def _refuse_plaintext(effective: EnarxToml, allowed: frozenset[str]) -> None:
 
 def _travelling(toml: EnarxToml, folder: str, directories: Sequence[DirectorySource]) -> TravellingFiles:
     sources = [
-        DirectorySource(path=_beside(folder, each.host), guest=each.guest, read_only=each.read_only)
+        DirectorySource(path=os.path.join(folder, each.host), guest=each.guest, read_only=each.read_only)
         for each in toml.dirs
     ]
     walk = _Walk()
@@ -250,12 +251,8 @@ def _travelling(toml: EnarxToml, folder: str, directories: Sequence[DirectorySou
     names = [name for name in (toml.tls.certificate, toml.tls.private_key, *toml.tls.trust_anchors) if name is not None]
     return TravellingFiles(
         directories=packed,
-        tls={name: _read(_beside(folder, name), _MAX_PEM_BYTES, "PEM file") for name in names},
+        tls={name: _read(os.path.join(folder, name), MAX_PEM_BYTES, "PEM file") for name in names},
     )
-
-
-def _beside(folder: str, path: str) -> str:
-    return os.path.join(folder, path)
 
 
 class _Walk:
@@ -282,8 +279,8 @@ class _Walk:
             os.close(fd)
 
     def _below(self, folder: int, root: str, above: tuple[str, ...], found: list[Entry]) -> None:
-        if len(above) == _MAX_DEPTH:
-            raise UsageError(f"cannot pack the directory {root}: found more than {_MAX_DEPTH} levels, want fewer")
+        if len(above) == MAX_PATH_PARTS:
+            raise UsageError(f"cannot pack the directory {root}: found {MAX_PATH_PARTS} levels or more, want fewer")
         for name in sorted(os.listdir(folder)):
             path = (*above, name)
             shown = os.path.join(root, *path)
@@ -330,5 +327,5 @@ def _require_name(name: str, shown: str) -> None:
         size = len(name.encode())
     except UnicodeEncodeError as error:
         raise UsageError(f"cannot pack {shown!r}: found a name that is no UTF-8, want one") from error
-    if size > _MAX_NAME_BYTES:
-        raise UsageError(f"cannot pack {shown}: found a name of {size} bytes, want at most {_MAX_NAME_BYTES}")
+    if size > MAX_NAME_BYTES:
+        raise UsageError(f"cannot pack {shown}: found a name of {size} bytes, want at most {MAX_NAME_BYTES}")

@@ -7,6 +7,8 @@ Seal and provision:
    report data as `info`, so that nobody but this Keep can open it, and this Keep only in this session.
 2. `provision` is sent, and the ciphertext handed to the host meanwhile. After the first byte of it a failure ends the Keep.
 3. The receipt says what the Keep runs. It is compared with what was computed here, and its evidence judged under the same policy.
+
+What is left is to store the receipt and to say so (`Conversation.accept`): without that word the Keep ends with the session.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from enarx.channel.hpke import seal
 from enarx.channel.transcript import configuration_digest, spki_hash
-from enarx.deploy.attesting import Attested, Judge, Judged, judge_receipt, raise_failure, refuse
+from enarx.deploy.attesting import SEND_S, Attested, Judge, Judged, judge_receipt, raise_failure, refuse
 from enarx.errors import DecodeError, EnarxError, UsageError, VerificationError
 from enarx.wire.release import MAIN, Configuration, Identity, Release, decode_identity_untrusted, encode_release
-from enarx.wire.session import Exit, Failure, Provision, Receipt
+from enarx.wire.session import Failure, Provision, Receipt
 
 if TYPE_CHECKING:
     from enarx.channel.session import Session
@@ -101,7 +103,7 @@ async def provision(
         salt=salt,
     )
     sealed = seal(attested.offer.hpke_key, encode_release(release), attested.judged.report_data)
-    await session.send(Provision(sealed))
+    await session.send(Provision(sealed), timeout_s=SEND_S)
     receipt = await _receive(session, host, keep_id, blobs)
     expected = Identity(
         package=package.digest,
@@ -114,7 +116,7 @@ async def provision(
         _require_same(receipt, expected)
         judged = await judge_receipt(judge, attested, receipt)
     except EnarxError as error:
-        # The workload runs already. The host could be asked to end it; only the Keep can be told.
+        # The workload runs already, and the host may keep the session open.
         await refuse(session, error)
         raise
     return Provisioned(receipt=receipt, judged=judged)
@@ -138,8 +140,6 @@ async def _receive(session: Session, host: HostClient, keep_id: str, blobs: Mapp
         await asyncio.gather(upload, answer, return_exceptions=True)
     if isinstance(message, Failure):
         raise_failure(message)
-    if isinstance(message, Exit) and message.failure is not None:
-        raise_failure(Failure(message.failure.kind, message.failure.message))
     if not isinstance(message, Receipt):
         raise DecodeError(
             f"cannot understand the Keep: found a message {type(message).__name__.lower()}, want a receipt"

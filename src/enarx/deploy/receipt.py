@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enarx import __version__
@@ -294,7 +295,7 @@ def attested_facts(receipt_file: ReceiptFile) -> AttestedFacts:
 def _key_of(receipt_file: ReceiptFile) -> ec.EllipticCurvePublicKey:
     try:
         key = x509.load_der_x509_certificate(receipt_file.tenant_leaf).public_key()
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise DecodeError("cannot decode the receipt: tenant-leaf: found no certificate, want one in DER") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise DecodeError("cannot decode the receipt: tenant-leaf: found a key of another kind, want an elliptic curve")

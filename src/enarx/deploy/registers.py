@@ -16,7 +16,8 @@ from enarx.rats import AppraisalPolicy, OneOf
 
 __all__ = ["empty_keep", "provisioned_keep"]
 
-_ZEROS = {"tdx.rtmr3": bytes(48), "tpm.pcr15": bytes(32)}
+# Azure's evidence has its vTPM's registers under a name of its own.
+_ZEROS = {"tdx.rtmr3": bytes(48), "tpm.pcr15": bytes(32), "azure.pcr15": bytes(32)}
 
 
 def empty_keep(policy: AppraisalPolicy) -> AppraisalPolicy:
@@ -31,14 +32,10 @@ def provisioned_keep(policy: AppraisalPolicy, receipt_digest: bytes) -> Appraisa
         policy: the tenant's.
         receipt_digest: 48 bytes.
     """
-    return _expecting(
-        policy,
-        {
-            "tdx.rtmr3": sha384(bytes(48) + receipt_digest).digest(),
-            # Software extends a TPM's bank by the bank's own digest of what there is to say.
-            "tpm.pcr15": sha256(bytes(32) + sha256(receipt_digest).digest()).digest(),
-        },
-    )
+    # Software extends a TPM's bank by the bank's own digest of what there is to say.
+    pcr15 = sha256(bytes(32) + sha256(receipt_digest).digest()).digest()
+    rtmr3 = sha384(bytes(48) + receipt_digest).digest()
+    return _expecting(policy, {"tdx.rtmr3": rtmr3, "tpm.pcr15": pcr15, "azure.pcr15": pcr15})
 
 
 def _expecting(policy: AppraisalPolicy, values: dict[str, bytes]) -> AppraisalPolicy:

@@ -4,6 +4,7 @@
 Rules of this file:
 
 - Output has offsets, and they leave no gap: a Keep that left something out is told apart from a log that has wrapped around.
+  Where a session begins in the middle, its first output may begin later than was asked for, which is said; nothing after it.
 - Standard input is sent as far as the Keep's window goes, and read from the terminal no sooner than that.
 - The first interrupt is the workload's. A second one within five seconds kills it, a third one leaves at once. A terminal that
   closes detaches; what is running goes on.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from enarx.channel.memory import keep_freed_memory
 from enarx.deploy.attesting import raise_failure
 from enarx.errors import DecodeError, KeepError
 from enarx.wire.session import MAX_DATA_BYTES, Attach, Detach, Exit, Failure, Output, Signal, Stats, Stdin, Stop, Window
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "Detached", "Ended", "Quiet", "Sink", "Source"]
 
+SEND_S = 30.0
+"""For the host to take what a workload waits for."""
 INTERRUPTED_AGAIN_S = 5.0
 KILL_TIMEOUT_S = 15.0
 _STDIN_BYTES = 1 << 19
@@ -93,20 +97,22 @@ class Conversation:
     """A session with a Keep that runs a workload.
 
     Args:
-        session: after the receipt, or after the attachment.
-        offset: of the first byte of output that is expected.
+        session: after the receipt, or after the attachment. `accept` or `attach` comes first.
         say: is told one line about what matters to whoever is at the terminal.
     """
 
-    def __init__(self, session: Session, *, offset: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, session: Session, *, say: Callable[[str], None] = lambda _: None) -> None:
         self._session = session
-        self._offset = offset
+        self._offset = 0
         self._say = say
         self._window = 0
         self._window_moved = asyncio.Event()
         self._commands: asyncio.Queue[int] = asyncio.Queue()
         self._was_signalled = False
         self._until: int | None = None
+        self._until_stats = False
+        self._may_skip = False
+        self._keeps_end = False
         self.stats: Stats | None = None
 
     @property
@@ -114,18 +120,30 @@ class Conversation:
         """Return the offset of output that was not shown yet."""
         return self._offset
 
+    async def accept(self) -> None:
+        """Tell the Keep that its receipt was judged and stored: it runs on from here, and begins to send output.
+
+        A Keep whose session ends before that ends with it, because nobody would know of its workload.
+        """
+        await self._session.send(Attach(0), timeout_s=SEND_S)
+
     async def attach(self, offset: int) -> None:
         """Ask for output from an offset on, after an attachment was accepted."""
         self._offset = offset
-        await self._session.send(Attach(offset))
+        self._may_skip = True
+        await self._session.send(Attach(offset), timeout_s=SEND_S)
 
-    async def converse(self, source: Source | None, sink: Sink, *, until: int | None = None) -> Ended | Detached:
+    async def converse(
+        self, source: Source | None, sink: Sink, *, until: int | None = None, keeps_end: bool = False
+    ) -> Ended | Detached:
         """Carry bytes and signals until the workload ends or this end detaches.
 
         Args:
             source: standard input; None sends nothing, and does not end it either.
             sink: for output.
-            until: detach at this offset of output; None does not.
+            until: detach at this offset of output; None does not. Where output begins after it, because the log has moved on,
+                some of what there is then is shown.
+            keeps_end: whether the Keep goes on telling how the workload ended. Else it forgets that once it was heard here.
 
         Raises:
             TransportError: the session broke; the workload may go on.
@@ -133,8 +151,10 @@ class Conversation:
             KeepError: the Keep failed; so do the other classes that it can name.
         """
         self._until = until
+        self._keeps_end = keeps_end
         if until is not None and self._offset >= until:
             return await self.detach()
+        keep_freed_memory()
         tasks: set[asyncio.Future[Ended | Detached | OSError | None]] = {
             asyncio.ensure_future(self._receive(sink)),
             asyncio.ensure_future(self._command()),
@@ -159,7 +179,7 @@ class Conversation:
 
     async def detach(self) -> Detached:
         """Leave the workload running."""
-        await self._session.send(Detach())
+        await self._session.send(Detach(), timeout_s=SEND_S)
         await self._session.close()
         return Detached(offset=self._offset)
 
@@ -182,6 +202,8 @@ class Conversation:
             KeepError: it does not end in time.
         """
         self._was_signalled = True
+        # Nobody wants to know what is gone of output that is not shown.
+        self._say = lambda _: None
         await self._session.send(Stop(grace_ms))
         try:
             async with asyncio.timeout(grace_ms / 1000 + KILL_TIMEOUT_S):
@@ -216,10 +238,7 @@ class Conversation:
         while True:
             message = await self._session.receive()
             if isinstance(message, Output):
-                if message.offset != self._offset:
-                    raise DecodeError(
-                        f"cannot show the output: offset: found {message.offset}, want {self._offset}: the Keep left something out"
-                    )
+                self._reach(message.offset)
                 await sink.write(_FDS[message.name], message.data)
                 self._offset += len(message.data)
                 if self._until is not None and self._offset >= self._until:
@@ -229,9 +248,11 @@ class Conversation:
                 self._window_moved.set()
             elif isinstance(message, Stats):
                 self.stats = message
+                if self._until_stats:
+                    return await self.detach()
             elif isinstance(message, Exit):
                 # Closing says that it was heard; the Keep has nothing to wait for then.
-                await self._session.close()
+                await (self.detach() if self._keeps_end else self._session.close())
                 return Ended(exit=message, was_signalled=self._was_signalled)
             elif isinstance(message, Failure):
                 raise_failure(message)
@@ -239,6 +260,21 @@ class Conversation:
                 raise DecodeError(
                     f"cannot understand the Keep: found a message {type(message).__name__.lower()}, want output or an end"
                 )
+
+    def _reach(self, offset: int) -> None:
+        """Go on at the offset of a message of output."""
+        lost = offset - self._offset
+        if lost < 0 or (lost and not self._may_skip):
+            raise DecodeError(
+                f"cannot show the output: offset: found {offset}, want {self._offset}: the Keep left something out"
+            )
+        self._may_skip = False
+        if lost:
+            self._say(f"{lost} bytes of output are gone from the log")
+            self._offset = offset
+            if self._until is not None and offset >= self._until:
+                # The log has moved on while the Keep was judged. The Keep sends much of it before the next statistics.
+                self._until, self._until_stats = None, True
 
     async def _send_stdin(self, source: Source) -> None:
         sent = 0

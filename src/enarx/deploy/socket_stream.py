@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
+from enarx.deploy.host_client import ACCESS_HINT, clean
 from enarx.errors import TransportError, UsageError
+from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
-__all__ = ["SUBPROTOCOL", "SocketStream", "open_socket_stream"]
+__all__ = ["SocketStream", "open_socket_stream"]
 
-SUBPROTOCOL = "enarx-link.v1"
 OPEN_TIMEOUT_S = 20.0
-_MAX_MESSAGE_BYTES = 1 << 20
 # A message of ours may be larger than what waits in the system's buffers; more than this waits for the host.
 _WRITE_LIMIT_BYTES = 1 << 20
 _PING_S = 20.0
@@ -66,8 +66,8 @@ class SocketStream:
         """
         view = memoryview(data)
         try:
-            for at in range(0, len(view), _MAX_MESSAGE_BYTES):
-                await self._connection.send(view[at : at + _MAX_MESSAGE_BYTES])
+            for at in range(0, len(view), MAX_SESSION_PIECE_BYTES):
+                await self._connection.send(view[at : at + MAX_SESSION_PIECE_BYTES])
         except ConnectionClosed as error:
             raise TransportError(
                 f"the connection to the host broke: {self._where}: found it closed, want it open"
@@ -83,6 +83,14 @@ class SocketStream:
         self.close()
         if self._closing is not None:
             await self._closing
+
+
+class _ConnectHere(connect):
+    """Connects to the host that was named and to no other: wherever it points, only it was chosen by the tenant."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow no redirect."""
+        return exc
 
 
 async def open_socket_stream(
@@ -101,7 +109,7 @@ async def open_socket_stream(
         UsageError: the host does not accept the token.
     """
     try:
-        connection = await connect(
+        connection = await _ConnectHere(
             url,
             ssl=context,
             additional_headers={name: value for name, value in headers.items() if name != "User-Agent"},
@@ -113,7 +121,7 @@ async def open_socket_stream(
             ping_interval=_PING_S,
             ping_timeout=_PONG_S,
             close_timeout=_CLOSE_S,
-            max_size=_MAX_MESSAGE_BYTES,
+            max_size=MAX_SESSION_PIECE_BYTES,
             write_limit=_WRITE_LIMIT_BYTES,
         )
     except InvalidStatus as error:
@@ -121,7 +129,7 @@ async def open_socket_stream(
         if status in {401, 403}:
             raise UsageError(
                 f"the host {where} refuses a session: found status {status}, want one for this token",
-                hint="set ENARX_HOST_TOKEN or pass --token-file with the token that the host's owner gave you",
+                hint=ACCESS_HINT,
             ) from error
         raise TransportError(
             f"cannot open a session: {where}: found status {status}, want a Keep that takes one", hint=_GONE
@@ -143,5 +151,4 @@ _GONE = "the Keep may have ended, or the host is full: enarx keep list shows wha
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200] or type(error).__name__
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return clean(" ".join(str(error).split()), 200) or type(error).__name__

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Input", "Output"]
 
+_PIPE_BYTES = 1 << 20
 _MAX_WAITING_BYTES = 4 << 20
 _MAX_PIECES = 512
 """Of one `writev`; the system takes 1024."""
@@ -33,17 +36,25 @@ class Input:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        _enlarge(fd)
 
     async def read(self, max_bytes: int) -> bytes:
         """Return some bytes as soon as there are any; none at the end, or where it cannot be read."""
-        with contextlib.suppress(PermissionError):
-            # A file is refused here, because it is always ready.
-            await self._wait()
+        if not self._is_ready():
+            with contextlib.suppress(PermissionError):
+                # A file is refused here, because it is always ready.
+                await self._wait()
         try:
             return os.read(self._fd, max_bytes)
         except OSError:
             # A terminal that is gone, a descriptor that is only for writing: there is nothing more to come.
             return b""
+
+    def _is_ready(self) -> bool:
+        """Say whether there is something at once: asking costs less than waiting for it."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -70,6 +81,7 @@ class Output:
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[int, bytes]] = deque()
         self._size = 0
+        self._enlarged: set[int] = set()
         self._is_ending = False
         self._condition = threading.Condition()
         self._room = asyncio.Event()
@@ -83,6 +95,9 @@ class Output:
     async def write(self, fd: int, data: bytes) -> None:
         """Hand bytes over, waiting while too many are not written yet. After a failure they go nowhere."""
         await self._room.wait()
+        if fd not in self._enlarged:
+            self._enlarged.add(fd)
+            _enlarge(fd)
         with self._condition:
             self._pieces.append((fd, data))
             self._size += len(data)
@@ -141,11 +156,17 @@ def _write_all(fd: int, pieces: list[bytes]) -> None:
             written = os.writev(fd, views)
         except BlockingIOError:
             # Somebody who shares the pipe or terminal with us made it non-blocking.
-            import select
-
             select.select((), (fd,), ())
             continue
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def _enlarge(fd: int) -> None:
+    """Give a pipe more room, so that its ends take turns less often."""
+    # What is no pipe is refused, and so is one that is beyond what the user may have in pipes.
+    with contextlib.suppress(OSError, ValueError):
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < _PIPE_BYTES:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

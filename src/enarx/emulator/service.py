@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the emulated platform answers a Keep: a signed report and the certificate table, as a guest gets them from the kernel.
 
-A request is the 64 bytes of report data. An answer is the report and the table, each after its length as an unsigned 32-bit
-big-endian number. Who asks, and what was launched there, the caller says: a guest cannot choose its own measurement.
+What a request and an answer look like is in `enarx.wire.platform_answer`. Who asks, and what was launched there, the caller
+says: a guest cannot choose its own measurement.
 
 Source: AMD 56860 SEV Secure Nested Paging Firmware ABI, MSG_REPORT_REQ; AMD 56421 GHCB, the certificate table.
 """
 
 from __future__ import annotations
 
-import struct
-
 from enarx.emulator.installation import PRODUCT, TCB, Installation
 from enarx.emulator.report import make_report, sign_report
 from enarx.errors import DecodeError
+from enarx.wire.platform_answer import REQUEST_BYTES, encode_answer
 
-__all__ = ["REQUEST_BYTES", "answer"]
+__all__ = ["answer"]
 
-REQUEST_BYTES = 64
 _REPORT_VERSION = 3
 _GUEST_POLICY = 0x30000
-_LENGTH = struct.Struct(">I")
 
 
 def answer(installation: Installation, request: bytes, *, measurement: bytes, report_id: bytes) -> bytes:
@@ -53,6 +50,4 @@ def answer(installation: Installation, request: bytes, *, measurement: bytes, re
         report_id=report_id,
         chip_id=installation.processor.chip_id,
     )
-    signed = sign_report(report, installation.signing_key).serialise()
-    table = installation.table
-    return b"".join((_LENGTH.pack(len(signed)), signed, _LENGTH.pack(len(table)), table))
+    return encode_answer(sign_report(report, installation.signing_key).serialise(), installation.table)

@@ -10,6 +10,7 @@ The host is untrusted by its tenants; nothing here protects them. It protects th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -32,7 +33,8 @@ from enarx.host.models import ErrorAnswer, ErrorDetail, Health, Keep, KeepList, 
 from enarx.host.openapi import openapi_bytes
 from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
-from enarx.host.tenants import MAX_TOKEN_BYTES, Tenant, Tenants
+from enarx.host.tenants import Tenant, Tenants
+from enarx.wire.host_api import MAX_TOKEN_BYTES, SUBPROTOCOL
 from enarx.wire.strict_json import load_json_untrusted
 
 if TYPE_CHECKING:
@@ -40,12 +42,9 @@ if TYPE_CHECKING:
 
     from enarx.channel.link import Stream
 
-__all__ = ["MAX_MESSAGE_BYTES", "SUBPROTOCOL", "make_app"]
+__all__ = ["make_app"]
 
-SUBPROTOCOL = "enarx-link.v1"
 MAX_BODY_BYTES = 64 << 10
-MAX_MESSAGE_BYTES = 1 << 20
-"""Of a session's WebSocket, to the host. It sends no larger ones either."""
 
 BODY_TIMEOUT_S = 30.0
 """For the next bytes of a request's body."""
@@ -227,7 +226,7 @@ class _Api:
                 )
 
     def _require_operator(self, request: Request) -> None:
-        """Let in whoever is on this machine without a proxy between, or has the operator's token.
+        """Let in whoever is on the machine of a host for all, without a proxy between, or has the operator's token.
 
         Raises:
             _RefusedError: neither.
@@ -239,7 +238,7 @@ class _Api:
         direct = not {"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"} & set(
             request.headers.keys()
         )
-        if direct and (peer == "::1" or peer.startswith(("127.", "::ffff:127."))):
+        if direct and not tenants.is_private and (peer == "::1" or peer.startswith(("127.", "::ffff:127."))):
             return
         if not tenants.is_operator_untrusted(_token(request)):
             raise _RefusedError(
@@ -261,7 +260,9 @@ class _Api:
             wanted = KeepRequest.model_validate(data)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])[:80] or "body"
+            where = (
+                ".".join(str(part) if str(part).isprintable() else ascii(part) for part in first["loc"])[:80] or "body"
+            )
             raise UsageError(f"cannot read the request: {where}: {first['msg'][:200].lower()}") from error
         record = await self._fleet.create(
             tenant,
@@ -380,7 +381,8 @@ async def _carry_up(socket: WebSocket, stream: Stream) -> None:
             return
         data = message.get("bytes")
         if data is None:
-            await socket.close(1003, "want binary messages")
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
+                await socket.close(1003, "want binary messages")
             return
         try:
             await stream.write(data)
@@ -395,8 +397,8 @@ async def _carry_down(socket: WebSocket, stream: Stream) -> None:
             await socket.send_bytes(data)
     except TransportError as error:
         code, reason = 1011, str(error)[:100]
-    except (WebSocketDisconnect, OSError):
-        return
+    except (RuntimeError, WebSocketDisconnect, OSError):
+        return  # the tenant hung up, or `_carry_up` did
     try:
         async with asyncio.timeout(HANG_UP_TIMEOUT_S):
             await socket.close(code, reason)
@@ -410,11 +412,10 @@ def _token(connection: HTTPConnection) -> bytes | None:
     value = value.strip()
     if scheme.lower() == "basic" and len(value) <= 2 * MAX_TOKEN_BYTES:
         import base64
-        import binascii
 
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # what is not ASCII is no binascii.Error
             return b""
     return value.encode("latin-1") if scheme.lower() == "bearer" else None
 

@@ -3,7 +3,8 @@
 
 A blob is named by the digest that the tenant says it has. Whether it has it is for the Keep to find out; here it is bytes of
 a length that was announced, reserved against the quotas when the first of them came. Resumed uploads go on where the file
-ends, also after the host was killed. Everything goes when the Keep ends.
+ends, also after the host was killed. Everything goes when the Keep ends, and so does every upload: its reservation is given
+back then, and a file that is still open would be on the disk without one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from enarx.errors import PlatformError, TransportError, UsageError
+from enarx.errors import KeepError, PlatformError, TransportError, UsageError
 
 __all__ = ["PROGRESS_TIMEOUT_S", "Blob", "BlobFolder"]
 
@@ -22,6 +23,7 @@ PROGRESS_TIMEOUT_S = 300.0
 _WRITE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 _MAX_PIECES = 256
+_ENDED = "cannot take the blob: found its Keep ended, want it ready"
 
 
 class Blob:
@@ -40,6 +42,8 @@ class Blob:
         except FileNotFoundError:
             self.offset = 0
         self._being_written = False
+        self._is_closed = False
+        self._appending: asyncio.Timeout | None = None
         self._more = asyncio.Event()
 
     def take(self) -> bool:
@@ -52,13 +56,34 @@ class Blob:
         """Let somebody else go on with the upload."""
         self._being_written = False
 
+    def close(self) -> None:
+        """End an upload that is under way, and refuse others: the Keep has ended."""
+        self._is_closed = True
+        if self._appending is not None:
+            self._appending.reschedule(asyncio.get_running_loop().time())
+
     async def append(self, chunks: AsyncIterator[bytes]) -> None:
         """Append what comes, until it ends; what came before an error stays.
 
         Raises:
             UsageError: more came than was announced.
             PlatformError: it cannot be stored.
+            KeepError: the Keep ended.
         """
+        if self._is_closed:
+            raise KeepError(_ENDED)
+        try:
+            # Without a time until `close` sets one: it is how a wait for the next chunk is ended from outside.
+            async with asyncio.timeout(None) as self._appending:
+                await self._append(chunks)
+        except TimeoutError as error:
+            if not self._is_closed:
+                raise
+            raise KeepError(_ENDED) from error
+        finally:
+            self._appending = None
+
+    async def _append(self, chunks: AsyncIterator[bytes]) -> None:
         pending: list[bytes] = []
         waiting = 0
         fd = self._open()
@@ -73,7 +98,7 @@ class Blob:
                     await self._write(fd, whole)
         finally:
             try:
-                if pending:
+                if pending and not self._is_closed:
                     await self._write(fd, pending)
             finally:
                 os.close(fd)
@@ -156,6 +181,11 @@ class BlobFolder:
         self._blobs = {digest: Blob(os.path.join(path, digest), length) for digest, length in known.items()}
         self._announced = asyncio.Event()
 
+    def close(self) -> None:
+        """End every upload: the Keep has ended, and what it had reserved is somebody else's from now on."""
+        for blob in self._blobs.values():
+            blob.close()
+
     def find(self, digest: str) -> Blob | None:
         """Return a blob that was announced, or None."""
         return self._blobs.get(digest)
@@ -174,11 +204,6 @@ class BlobFolder:
     def reserved_bytes(self) -> int:
         """Return what all of them take, or will."""
         return sum(blob.length for blob in self._blobs.values())
-
-    @property
-    def stored_bytes(self) -> int:
-        """Return what is there of all of them."""
-        return sum(blob.offset for blob in self._blobs.values())
 
     async def wait_for(self, digest: str) -> Blob:
         """Return a blob once it is announced.

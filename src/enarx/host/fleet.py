@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from enarx.channel.link import Stream
+from enarx.channel.segments import ciphertext_length
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
 from enarx.host.backends import choose_backend
 from enarx.host.blobs import Blob, BlobFolder
@@ -30,7 +31,7 @@ from enarx.host.state import StateFolder
 from enarx.host.store import KeepRecord, Store
 from enarx.host.tenants import Tenant
 
-__all__ = ["Fleet", "HostLimits", "QuotaError", "UnknownKeepError", "blob_limit"]
+__all__ = ["Fleet", "HostLimits", "QuotaError", "UnknownKeepError", "blob_limit", "package_limit"]
 
 QUEUE_TIMEOUT_S = 120.0
 """How long a new Keep waits for its turn to start, where many are started at once."""
@@ -40,6 +41,10 @@ UNCLAIMED_S = 120.0
 
 ADOPT_TIMEOUT_S = 10.0
 HOUSEKEEPING_S = 30.0
+
+MIN_PACKAGE_BYTES = 32 << 20
+"""The package limit of Keeps that have little memory, if the host's is not lower."""
+
 _ID_BYTES = 8
 
 
@@ -49,9 +54,9 @@ class HostLimits:
 
     Args:
         keeps: how many at once.
-        memory_bytes: for the workloads of all of them together.
+        memory_bytes: for the workloads and the packages of all of them together.
         disk_bytes: for uploaded blobs of all of them together.
-        package_bytes: the largest package of one Keep.
+        package_bytes: the largest package of one Keep, however much memory it has.
         log_bytes: of output that a Keep keeps.
         ports: the lowest and the highest port that may be asked for by number.
     """
@@ -72,9 +77,19 @@ class QuotaError(UsageError):
     """The tenant has as much as it may have."""
 
 
+def package_limit(memory_bytes: int, most_bytes: int) -> int:
+    """Return the largest package of a Keep: half of its memory, and at least what a language's runtime takes.
+
+    Args:
+        memory_bytes: of the Keep's workload.
+        most_bytes: that the host allows.
+    """
+    return min(most_bytes, max(memory_bytes // 2, MIN_PACKAGE_BYTES))
+
+
 def blob_limit(package_bytes: int) -> int:
-    """Return the largest blob for a limit on plaintext: sealing adds 16 bytes to each 64 KiB."""
-    return package_bytes + (package_bytes >> 12) + 64
+    """Return the largest blob for a limit on plaintext."""
+    return ciphertext_length(package_bytes)
 
 
 class Fleet:
@@ -186,7 +201,8 @@ class Fleet:
         """
         launcher = self._launcher(backend)
         self._require_ports(ports)
-        self._require_room(tenant, memory_bytes)
+        package_bytes = package_limit(memory_bytes, self.limits.package_bytes)
+        self._require_room(tenant, memory_bytes + package_bytes)
         record = KeepRecord(
             id=secrets.token_hex(_ID_BYTES),
             tenant=tenant.name,
@@ -194,7 +210,7 @@ class Fleet:
             state="starting",
             created_ns=self._clock_ns(),
             memory_bytes=memory_bytes,
-            package_bytes=self.limits.package_bytes,
+            package_bytes=package_bytes,
             ports=ports,
             boot=self._boot,
         )
@@ -266,13 +282,11 @@ class Fleet:
         names = [name for name, _ in ports]
         if len(set(names)) != len(names):
             raise UsageError("cannot publish ports: found a name twice, want each once")
-        for name, port in ports:
-            if len(name.encode()) > 255:
-                raise UsageError("cannot publish ports: found a name of more than 255 bytes")
+        for _, port in ports:
             if port and not low <= port <= high:
                 raise UsageError(f"cannot publish ports: found {port}, want {low} to {high}, or 0 for any that is free")
 
-    def _require_room(self, tenant: Tenant, memory_bytes: int) -> None:
+    def _require_room(self, tenant: Tenant, wanted_bytes: int) -> None:
         if self.is_draining:
             raise PlatformError("cannot start a Keep: found the host draining", hint="use another host")
         own = [record for record in self._reserved.values() if record.tenant == tenant.name]
@@ -280,16 +294,16 @@ class Fleet:
             raise QuotaError(
                 f"cannot start a Keep: found {len(own)}, want fewer than {tenant.max_keeps} of yours at once"
             )
-        taken = sum(record.memory_bytes for record in own)
-        if taken + memory_bytes > tenant.max_memory_bytes:
+        taken = sum(record.reserved_bytes for record in own)
+        if taken + wanted_bytes > tenant.max_memory_bytes:
             raise QuotaError(
-                f"cannot start a Keep: memory: found {taken} bytes taken and {memory_bytes} wanted, want at most"
-                f" {tenant.max_memory_bytes} of yours at once"
+                f"cannot start a Keep: memory: found {taken} bytes taken and {wanted_bytes} wanted, package included, want"
+                f" at most {tenant.max_memory_bytes} of yours at once"
             )
         if len(self._reserved) >= self.limits.keeps:
             raise PlatformError("cannot start a Keep: found as many as this host can have", hint="try again later")
-        taken = sum(record.memory_bytes for record in self._reserved.values())
-        if taken + memory_bytes > self.limits.memory_bytes:
+        taken = sum(record.reserved_bytes for record in self._reserved.values())
+        if taken + wanted_bytes > self.limits.memory_bytes:
             raise PlatformError(
                 "cannot start a Keep: found too little memory left on this host",
                 hint="ask for less, or try again later",
@@ -416,6 +430,7 @@ class Fleet:
         self.relayed_before = (self.relayed_before[0] + received, self.relayed_before[1] + sent)
         self.ended_keeps += 1
         del self._hosted[keep.record.id]
+        keep.blobs.close()
         self._forget(keep.record.id, "lost" if keep.is_lost else "ended", status=keep.exit_status)
 
     def _forget(self, identifier: str, state: str, *, status: int | None = None) -> None:

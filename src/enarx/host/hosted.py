@@ -24,7 +24,7 @@ from enarx.host.launchers import Launched, Launcher
 from enarx.host.logs import Log
 from enarx.host.platform import answer_platform
 from enarx.host.process_facts import Usage, usage_of
-from enarx.host.relay import MAX_INBOUND, Outbound, PublishedPort, bind_port
+from enarx.host.relay import MAX_INBOUND, MAX_LOOKUPS, Outbound, PublishedPort, bind_port
 from enarx.host.store import KeepRecord
 
 __all__ = ["START_TIMEOUT_S", "HostedKeep"]
@@ -32,14 +32,17 @@ __all__ = ["START_TIMEOUT_S", "HostedKeep"]
 START_TIMEOUT_S = 20.0
 """From the start of a Keep to its first word."""
 
+TIDY_S = 1.0
+"""For a Keep that is told to end, to remove what it has in memory by name; then it is killed."""
+
 STOP_TIMEOUT_S = 10.0
 """From the kill to the end of the process."""
 
-ENDING_S = 1.0
+ENDING_S = 5.0
 """From the end of a link to the end of the process, where that was the reason."""
 
 MAX_SESSIONS = 16
-"""At once; the Keep itself serves one, and a new one may come before the host saw the old one end."""
+"""At once; the Keep itself takes fewer, and a new one may come before the host saw the old one end."""
 
 MAX_OF_KIND = {"outbound": 256, "blob": 8, "platform": 4}
 MAX_BUFFERED_BYTES = 32 << 20
@@ -99,6 +102,7 @@ class HostedKeep:
         self._ports: list[PublishedPort] = []
         self._of_kind: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
         self._since = asyncio.get_running_loop().time()
         asyncio.get_running_loop().add_reader(launched.pidfd, self._process_ended)
 
@@ -168,6 +172,8 @@ class HostedKeep:
         os.close(pidfd)
         if result is not None:
             self.exit_status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+            # One that ended by itself while it was given up is as good as any that did.
+            self.is_lost = self.is_lost and self.exit_status < 0
         self.ended.set()
         self._let_go()
         self._on_end(self)
@@ -198,14 +204,18 @@ class HostedKeep:
     def kill(self) -> None:
         """End the Keep; that it has ended is seen a moment later."""
         if not self.ended.is_set():
-            self._launcher.stop(self._launched)
+            self._launcher.stop(self._launched, at_once=True)
 
     async def stop(self) -> None:
-        """Kill the Keep and wait until it has ended.
+        """Have the Keep end, kill it if it does not, and wait until it has ended.
 
         Raises:
-            PlatformError: it has not, after `STOP_TIMEOUT_S`.
+            PlatformError: it has not, `STOP_TIMEOUT_S` after the kill.
         """
+        if not self.ended.is_set():
+            self._launcher.stop(self._launched, at_once=False)
+        if await self._ends_within(TIDY_S):
+            return
         self.kill()
         if not await self._ends_within(STOP_TIMEOUT_S):
             raise PlatformError(f"cannot end the Keep: {self.record.id}: found it alive after it was killed")
@@ -285,7 +295,7 @@ class HostedKeep:
         kind = stream.target.kind
         try:
             if kind == "outbound":
-                await self._outbound.carry(stream)
+                await self._outbound.carry(stream, self._lookups)
             elif kind == "blob":
                 await self._give_blob(stream)
             else:

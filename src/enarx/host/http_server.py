@@ -20,10 +20,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from enarx.errors import PlatformError, UsageError
-from enarx.host.api import MAX_MESSAGE_BYTES
+from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["HttpServer", "Listening", "bind_api", "make_context"]
 
@@ -188,11 +188,11 @@ class HttpServer:
         self._context = context
         self._state = ServerState()
         self._config = uvicorn.Config(
-            app=app,
+            app=_quiet_when_cancelled(app),
             loop="none",
             http=_Http,
             ws=_WebSocket,
-            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_max_size=MAX_SESSION_PIECE_BYTES,
             ws_ping_interval=PING_INTERVAL_S,
             # A tenant whose message waits for the Keep is not read, so its answer to a ping may take as long.
             ws_ping_timeout=None,
@@ -226,11 +226,25 @@ class HttpServer:
         for connection in list(connections):
             connection.shutdown()
         tasks = list(self._state.tasks)
+        unfinished: set[asyncio.Task[None]] = set()
         if tasks:
             _, unfinished = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_S)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
         for connection in list(connections):
             with contextlib.suppress(Exception):
                 connection.transport.abort()
+        # Requests see that their connections have ended before they are cancelled, so that none tries to answer. Over TLS that
+        # is a turn of the loop later.
+        await asyncio.sleep(0)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+def _quiet_when_cancelled(app: ASGIApp) -> ASGIApp:
+    """Let a request end that `HttpServer.stop` cancels; the server would print it as a bug of the application."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    return wrapped

@@ -73,8 +73,10 @@ class _FleetNumbers:
             keeps.add_metric([state], states[state])
         yield keeps
         yield CounterMetricFamily("enarx_host_keeps_ended", "Keeps that ended.", value=fleet.ended_keeps)
-        reserved = sum(record.memory_bytes for record in fleet.reserved.values())
-        yield GaugeMetricFamily("enarx_host_keep_memory_reserved_bytes", "Memory asked for.", value=reserved)
+        reserved = sum(record.reserved_bytes for record in fleet.reserved.values())
+        yield GaugeMetricFamily(
+            "enarx_host_keep_memory_reserved_bytes", "Memory set aside, packages included.", value=reserved
+        )
         usages = [usage for keep in fleet.hosted.values() if (usage := keep.usage()) is not None]
         resident = sum(usage.memory_bytes for usage in usages)
         yield GaugeMetricFamily("enarx_host_keep_memory_resident_bytes", "Memory in use by Keeps.", value=resident)

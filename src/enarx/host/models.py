@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from enarx.host.backends import BACKENDS
+from enarx.wire.host_api import MAX_PORTS
 
 __all__ = [
     "MAX_BLOBS",
     "MAX_MEMORY_BYTES",
-    "MAX_PORTS",
     "MIN_MEMORY_BYTES",
     "ErrorAnswer",
     "Health",
@@ -28,13 +28,26 @@ __all__ = [
 
 MIN_MEMORY_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 1 << 46
-MAX_PORTS = 64
+MAX_PORT_NAME_BYTES = 255
 MAX_BLOBS = 8
 """Of one Keep. A release names three."""
 
 Backend = Literal["snp", "tdx", "cca", "sgx", "vm", "nil"]
 State = Literal["starting", "ready", "ended", "lost"]
-PortName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+def _printable(name: str) -> str:
+    # The link takes no other name.
+    if not name.isprintable() or not 1 <= len(name.encode("utf-8", "replace")) <= MAX_PORT_NAME_BYTES:
+        raise ValueError(f"found {name[:64]!r}, want at most {MAX_PORT_NAME_BYTES} bytes of printable UTF-8")
+    return name
+
+
+PortName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_PORT_NAME_BYTES, description="printable; at most 255 bytes of UTF-8"),
+    AfterValidator(_printable),
+]
 
 
 def _hyphens(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from enarx.host.models import ErrorAnswer, Health, Keep, KeepList, KeepRequest
+from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
 __all__ = ["make_openapi", "openapi_bytes"]
 
@@ -102,8 +103,8 @@ def make_openapi() -> dict[str, Any]:
                 "parameters": [_ID],
                 "get": {
                     "operationId": "openSession",
-                    "summary": "a WebSocket (RFC 6455) of the subprotocol enarx-link.v1 to a Keep",
-                    "description": "Binary messages of at most 1048576 bytes are a byte stream; where one ends means nothing."
+                    "summary": f"a WebSocket (RFC 6455) of the subprotocol {SUBPROTOCOL} to a Keep",
+                    "description": f"Binary messages of at most {MAX_SESSION_PIECE_BYTES} bytes are a byte stream; where one ends means nothing."
                     " Closed with 1000 when the Keep has ended the stream, with 1011 when it broke.",
                     "responses": {"101": _answer("a WebSocket"), **_REFUSED, **_NO_KEEP, **_NO_LONGER},
                 },

@@ -8,7 +8,7 @@ as a processor takes it once at launch: a file that changes later is not what th
     platform = EmulatedPlatform()              # one for each host
     await answer_platform(stream, lambda request: platform.report(request, pid=pid, start_ticks=ticks))
 
-One request on each stream: 64 bytes of report data in, the answer of `enarx.emulator.service` out.
+One request on each stream, as `enarx.wire.platform_answer` has it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from enarx.emulator.installation import Installation, open_installation
-from enarx.emulator.service import REQUEST_BYTES, answer
+from enarx.emulator.service import answer
 from enarx.endorsers.emulated_root import default_folder
 from enarx.errors import EnarxError, PlatformError, TransportError
 from enarx.host.process_facts import boot_id, start_ticks
 from enarx.image import measure_process
+from enarx.wire.platform_answer import REQUEST_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def package_of_process(pid: int, ticks: int) -> str:
 
 def _program_of(words: list[str]) -> str | None:
     """Return what an isolated Python runs; None where it was told to run something of which there is no file to measure."""
-    from enarx.host.launchers.nil import _DIE_WITH_PARENT
+    from enarx.host.launchers.nil import DIE_WITH_PARENT, MARK
 
-    before, after = ("-c" + _DIE_WITH_PARENT).split("{parent}")
+    before, after = ("-c" + DIE_WITH_PARENT).split("{parent}")
     if words[1:3] != ["-I", "-S"]:
         return None
     for word in words[3:]:
@@ -172,6 +173,6 @@ def _program_of(words: list[str]) -> str | None:
             return word
         # Python keeps a word that is not its own for whoever asks; one of its own, or other code, could change what is loaded.
         is_bootstrap = word.startswith(before) and word.endswith(after) and word[len(before) : -len(after)].isdecimal()
-        if not is_bootstrap and not word.startswith("-Xenarx-keep="):
+        if not is_bootstrap and not word.startswith(MARK):
             return None
     return None

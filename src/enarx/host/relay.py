@@ -20,13 +20,15 @@ from typing import Any
 from enarx.channel.link import Link, Stream, Target, relay
 from enarx.errors import PlatformError, TransportError
 
-__all__ = ["MAX_INBOUND", "Outbound", "OutboundRules", "PublishedPort", "bind_port"]
+__all__ = ["MAX_INBOUND", "MAX_LOOKUPS", "Outbound", "OutboundRules", "PublishedPort", "bind_port"]
 
 CONNECT_TIMEOUT_S = 10.0
 """For the lookup and all addresses together; a Keep waits 15."""
 
 MAX_ADDRESSES = 8
-MAX_LOOKUPS = 8
+MAX_LOOKUPS = 2
+"""Of one Keep at once. A resolver that does not answer keeps a thread for longer than anybody waits for it."""
+
 MAX_INBOUND = 640
 """Connections to the published ports of one Keep. Its link has 1024 streams, and sessions need theirs."""
 
@@ -133,34 +135,45 @@ class Outbound:
 
     Args:
         rules: where to.
+        keeps: how many there can be at once; each has threads for `MAX_LOOKUPS`, so that none waits for another's.
         resolve: looks a name up, blocking, as `socket.getaddrinfo` does.
     """
 
-    def __init__(self, rules: OutboundRules, *, resolve: Callable[..., list[Any]] = socket.getaddrinfo) -> None:
+    def __init__(
+        self, rules: OutboundRules, *, keeps: int, resolve: Callable[..., list[Any]] = socket.getaddrinfo
+    ) -> None:
         self._rules = rules
         self._resolve = resolve
-        # Of their own: a resolver that does not answer keeps its thread, and nothing else may wait for that.
-        self._lookups = ThreadPoolExecutor(MAX_LOOKUPS, "lookup")
+        # Of their own: a resolver that does not answer keeps its thread, and nothing else may wait for that. A thread is
+        # made when no other is idle.
+        self._lookups = ThreadPoolExecutor(max(1, keeps) * MAX_LOOKUPS, "lookup")
 
     def close(self) -> None:
         """Forget lookups that have not begun."""
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def carry(self, stream: Stream) -> None:
+    async def carry(self, stream: Stream, lookups: asyncio.Semaphore) -> None:
         """Connect a stream to where its target says, and relay until both directions have ended.
+
+        Args:
+            stream: that a Keep opened.
+            lookups: of that Keep, `MAX_LOOKUPS` at once.
 
         Raises:
             TransportError: the connection cannot be made, or was reset. The stream is reset with the reason.
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await self._connect(stream.target.host, stream.target.port)
+                connection = await self._connect(stream.target.host, stream.target.port, lookups)
         except TimeoutError as error:
             stream.reset("timeout")
             raise TransportError("cannot connect for a Keep: found no answer in time") from error
         except PermissionError as error:
             stream.reset("refused")
             raise TransportError(f"cannot connect for a Keep: {error}") from error
+        except ConnectionRefusedError as error:
+            stream.reset("refused")
+            raise TransportError("cannot connect for a Keep: found the connection refused") from error
         except (OSError, ValueError) as error:
             stream.reset("unreachable")
             raise TransportError("cannot connect for a Keep: found nobody there") from error
@@ -170,13 +183,17 @@ class Outbound:
         finally:
             connection.close()
 
-    async def _connect(self, host: str, port: int) -> socket.socket:
+    async def _connect(self, host: str, port: int, lookups: asyncio.Semaphore) -> socket.socket:
         if not self._rules.allowed:
             raise PermissionError("found outbound connections switched off")
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(
+        await lookups.acquire()
+        looking = loop.run_in_executor(
             self._lookups, lambda: self._resolve(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         )
+        # When the thread ends, which may be long after nobody waits for it any more.
+        looking.add_done_callback(lambda _: lookups.release())
+        found = await asyncio.shield(looking)
         problem: OSError = OSError("no address")
         for family, _, _, _, address in found[:MAX_ADDRESSES]:
             try:

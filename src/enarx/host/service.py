@@ -7,6 +7,7 @@ ended (`wait`), or end them (`stop`); while it waits, sessions go on and new Kee
 at once, and its Keeps go on. SIGHUP reads the tenants file again.
 
 The private host of one deployment ends with whoever started it: when the pipe that it was given closes, and its Keeps with it.
+Through that pipe it tells its address and the token of its one tenant; everybody else on this machine is a stranger.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import asyncio
 import contextlib
 import os
 import resource
+import secrets
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from enarx.channel.memory import keep_freed_memory
 from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.host.api import make_app
 from enarx.host.fleet import Fleet, HostLimits
@@ -30,13 +33,14 @@ from enarx.host.metrics import Metrics
 from enarx.host.relay import Outbound, OutboundRules
 from enarx.host.state import StateFolder
 from enarx.host.store import Store
-from enarx.host.tenants import Tenants, load_tenants
+from enarx.host.tenants import Tenants, load_tenants, private_tenants
 
 __all__ = ["DRAINS", "HostOptions", "serve"]
 
 DRAINS = ("leave", "wait", "stop")
 SECOND_SIGNAL_STATUS = 130
-_MAX_ADDRESS_BYTES = 256
+_TOKEN_BYTES = 32
+_READ_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ class HostOptions:
         publish: address on which ports are published; None is the API's.
         keep_cpus: how many CPUs each Keep may use; None is all.
         drain: one of `DRAINS`.
-        parent_fd: a pipe or socket to whoever this host is private to, or None.
+        parent_fd: a pipe or socket to whoever this host is private to, or None; he is the only tenant.
         keep_program: the Python file that is a Keep process.
     """
 
@@ -77,7 +81,7 @@ class HostOptions:
     keep_cpus: int | None = None
     drain: str = "leave"
     parent_fd: int | None = None
-    keep_program: str = field(default=KEEP_PROGRAM)
+    keep_program: str = KEEP_PROGRAM
 
 
 def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) -> int:
@@ -98,7 +102,12 @@ def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) ->
     """
     _require_sense(options)
     _allow_many_files()
-    tenants = Tenants(None) if options.tenants is None else load_tenants(options.tenants)
+    keep_freed_memory()
+    parent_token = None if options.parent_fd is None else secrets.token_urlsafe(_TOKEN_BYTES)
+    if parent_token is not None:
+        tenants = private_tenants(parent_token.encode())
+    else:
+        tenants = Tenants(None) if options.tenants is None else load_tenants(options.tenants)
     context = None
     if options.tls_certificate is not None and options.tls_key is not None:
         context = make_context(options.tls_certificate, options.tls_key, options.client_ca)
@@ -115,7 +124,7 @@ def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) ->
         _require_safe(options, listening, secure=context is not None)
         store = Store(folder.store_path)
         stack.callback(store.close)
-        server = _Service(options, log, tenants, folder, store, listening)
+        server = _Service(options, log, tenants, folder, store, listening, parent_token)
         return asyncio.run(server.run(announce, lambda app: HttpServer(app, listening, context)))
 
 
@@ -124,6 +133,8 @@ def _require_sense(options: HostOptions) -> None:
         raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
     if options.client_ca is not None and options.tls_certificate is None:
         raise UsageError("cannot serve: found --client-ca without --tls-certificate, want both")
+    if options.parent_fd is not None and options.tenants is not None:
+        raise UsageError("cannot serve: found --tenants with --parent-fd, want one: a private host has one tenant")
     if options.drain not in DRAINS:
         raise UsageError(f"cannot serve: --drain: found {options.drain[:64]}, want one of {', '.join(DRAINS)}")
 
@@ -153,7 +164,14 @@ class _Service:
     """One run of the service."""
 
     def __init__(
-        self, options: HostOptions, log: Log, tenants: Tenants, folder: StateFolder, store: Store, listening: Listening
+        self,
+        options: HostOptions,
+        log: Log,
+        tenants: Tenants,
+        folder: StateFolder,
+        store: Store,
+        listening: Listening,
+        parent_token: str | None,
     ) -> None:
         self._options = options
         self._log = log
@@ -161,6 +179,7 @@ class _Service:
         self._folder = folder
         self._store = store
         self._listening = listening
+        self._parent_token = parent_token
         self._signals = 0
         self._ending = asyncio.Event()
 
@@ -170,9 +189,10 @@ class _Service:
         outbound = Outbound(
             OutboundRules(
                 allowed=options.outbound,
-                local=self._tenants.is_open if local is None else local,
+                local=options.tenants is None if local is None else local,
                 api=((self._listening.host, self._listening.port),),
-            )
+            ),
+            keeps=options.limits.keeps,
         )
         nil = NilLauncher(
             cpus=options.keep_cpus, dies_with_host=options.parent_fd is not None, program=options.keep_program
@@ -242,14 +262,14 @@ class _Service:
             self._log.warning("tenants-not-loaded", reason=str(error))
 
     def _tell_parent(self) -> None:
-        """Write our address to whoever started us, and end when it does."""
+        """Write our address and a token to whoever started us, and end when it does."""
         fd = self._options.parent_fd
         if fd is None:
             return
         try:
             os.set_inheritable(fd, False)
             os.set_blocking(fd, False)
-            os.write(fd, f"{self._listening.url}\n".encode()[:_MAX_ADDRESS_BYTES])
+            os.write(fd, f"{self._listening.url} {self._parent_token}\n".encode())
             asyncio.get_running_loop().add_reader(fd, self._parent_spoke)
         except (OSError, ValueError) as error:
             raise PlatformError(f"cannot tell our address: --parent-fd {fd}: {error}") from error
@@ -257,7 +277,7 @@ class _Service:
     def _parent_spoke(self) -> None:
         fd = self._options.parent_fd or 0
         try:
-            data = os.read(fd, _MAX_ADDRESS_BYTES)
+            data = os.read(fd, _READ_BYTES)
         except BlockingIOError:
             return
         except OSError:

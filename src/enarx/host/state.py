@@ -111,8 +111,8 @@ def listen_link(folder: str) -> socket.socket:
     Raises:
         OSError: the folder is not there, or has one.
     """
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     around = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # The path of a socket has room for 107 bytes, and the state directory's may be longer.
         link.bind(f"/proc/self/fd/{around}/link")
@@ -131,8 +131,8 @@ def connect_link(folder: str) -> socket.socket:
     Raises:
         OSError: nobody listens there.
     """
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     around = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         link.setblocking(False)
         link.connect(f"/proc/self/fd/{around}/link")

@@ -86,6 +86,11 @@ class KeepRecord:
     pid: int | None = None
     start_ticks: int | None = None
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Return the memory that the Keep may take: a package is in memory beside what its workload uses."""
+        return self.memory_bytes + self.package_bytes
+
 
 class Store:
     """The state file.

@@ -14,21 +14,21 @@ import hmac
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from enarx.errors import ConfigError, UsageError
 from enarx.host.models import MAX_MEMORY_BYTES
 from enarx.wire import parse_size
+from enarx.wire.host_api import MAX_TOKEN_BYTES
 from enarx.wire.quoting import quote
 from enarx.wire.toml_lines import line_finder
 from enarx.wire.toml_text import all_of, dotted, parse_toml
 
-__all__ = ["LOCAL", "Tenant", "Tenants", "decode_tenants", "load_tenants"]
+__all__ = ["LOCAL", "Tenant", "Tenants", "decode_tenants", "load_tenants", "private_tenants"]
 
 MAX_BYTES = 1_000_000
 MAX_TENANTS = 10_000
-MAX_TOKEN_BYTES = 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _KEYS = ("name", "token_sha256", "certificate_sha256", "max_keeps", "max_memory", "max_disk")
@@ -66,11 +66,19 @@ class Tenants:
     Args:
         tenants: in the order of the file; None where there is no file.
         operator_token_sha256: digest of the token that shows the operator's pages, or None.
+        is_private: whether others on this machine are strangers too, and no operators.
     """
 
-    def __init__(self, tenants: tuple[Tenant, ...] | None, operator_token_sha256: bytes | None = None) -> None:
+    def __init__(
+        self,
+        tenants: tuple[Tenant, ...] | None,
+        operator_token_sha256: bytes | None = None,
+        *,
+        is_private: bool = False,
+    ) -> None:
         self._tenants = tenants
         self._operator = operator_token_sha256
+        self.is_private = is_private
 
     @property
     def is_open(self) -> bool:
@@ -110,6 +118,12 @@ class Tenants:
         """Say whether a token is the operator's."""
         presented = hashlib.sha256(token[: MAX_TOKEN_BYTES + 1] if token else b"").digest()
         return hmac.compare_digest(presented, self._operator or b"") and bool(token)
+
+
+def private_tenants(token: bytes) -> Tenants:
+    """Return the one tenant of a private host, who is its operator too."""
+    digest = hashlib.sha256(token).digest()
+    return Tenants((replace(LOCAL, token_sha256=digest),), digest, is_private=True)
 
 
 def load_tenants(path: str) -> Tenants:

@@ -1,25 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Keep process gives up before it knows anything: core dumps, being read by its user, files for others, new privileges."""
+"""What the Keep's processes give up before they know anything: core dumps, being read by their user, files for others, new privileges.
+
+The Keep process and the workload process each do it for themselves: being undumpable does not pass on.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import resource
+import signal
 
 from enarx.errors import PlatformError
 
-__all__ = ["harden"]
+__all__ = ["die_with", "give_up", "harden"]
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
 
 def harden(link_fd: int) -> None:
-    """Give up what is not needed, in this process and, but for being undumpable, in those it starts.
+    """Give up what a Keep process does not need.
 
     Args:
-        link_fd: is not for them.
+        link_fd: is not for the processes that it starts.
+
+    Raises:
+        PlatformError: the kernel does not do it.
+    """
+    give_up()
+    try:
+        os.set_inheritable(link_fd, False)
+    except OSError as error:
+        raise PlatformError(f"cannot start the Keep: --link-fd: {link_fd}: {error.strerror}") from error
+
+
+def give_up() -> None:
+    """Give up what neither process needs.
 
     Raises:
         PlatformError: the kernel does not do it.
@@ -31,13 +49,24 @@ def harden(link_fd: int) -> None:
     os.umask(0o077)
     os.environ.clear()
     os.chdir("/")
-    try:
-        os.set_inheritable(link_fd, False)
-    except OSError as error:
-        raise PlatformError(f"cannot start the Keep: --link-fd: {link_fd}: {error.strerror}") from error
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, or end at once where it has.
+
+    Args:
+        parent: its number; whoever is the parent now may have taken over from it.
+
+    Raises:
+        PlatformError: the kernel does not do it.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It ended before the kernel was asked to tell.
+        os._exit(0)
 
 
 def _prctl(option: int, value: int) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     if library.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)):
-        raise PlatformError(f"cannot start the Keep: prctl {option}: {os.strerror(ctypes.get_errno())}")
+        raise PlatformError(f"cannot start the process: prctl {option}: {os.strerror(ctypes.get_errno())}")

@@ -2,7 +2,8 @@
 """The one life of a Keep: empty, provisioned, ended; and which sessions there may be in each.
 
 - Empty: one session at a time, each with a key of its own. A tenant that refuses leaves it empty. Whoever provisions it owns it.
-- From the first byte of `provision` on, whatever goes wrong ends the Keep: there is no second try.
+- From the first byte of `provision` on, whatever goes wrong ends the Keep: there is no second try. So does a session that ends
+  before the tenant has said that it has the receipt: nobody would know what runs here, or could stop it.
 - Provisioned: only the tenant that provisioned it may attach, by the certificate of that session. A later attach takes the place of
   the one before, once it is proven and said; one that a host held back since before then is refused. Nobody attached is a
   workload that runs on.
@@ -18,12 +19,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from enarx.attester import Attested, Attester
-from enarx.attester.emulated import MAX_ANSWER_BYTES
 from enarx.channel.hpke import OneTimeKey
 from enarx.channel.link import Link, Stream, Target, open_link
 from enarx.channel.session import Session
@@ -33,23 +34,25 @@ from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, Tran
 from enarx.keep.log import Log
 from enarx.keep.options import Options
 from enarx.keep.ports import Ports, egress_of, listen
-from enarx.keep.provisioning import identify, make_start, now_ns, open_release, receive_package
+from enarx.keep.provisioning import identify, make_start, open_release, receive_package
 from enarx.keep.session import (
+    SEND_S,
     About,
     Conversation,
     attest_receipt,
     class_of,
+    receive_acceptance,
     receive_attach,
     receive_challenge,
     receive_provision,
     say_failure,
     send_attachment,
     send_offer,
-    send_within,
 )
 from enarx.keep.supervisor import Supervisor
 from enarx.keep.workload_start import Connect, Refused
 from enarx.runtime.scratch import Scratch
+from enarx.wire.platform_answer import MAX_ANSWER_BYTES
 from enarx.wire.session import Limits, Receipt
 
 __all__ = ["Keep"]
@@ -113,7 +116,7 @@ class Keep:
         self._scratch = Scratch()
         self._supervisor: Supervisor | None = None
         self._ports: Ports | None = None
-        # Which sessions there are. `_tenant` and `_receipt` are of the session that provisioned.
+        # Which sessions there are. `_tenant` and `_receipt` are of the session that provisioned, once the receipt was accepted.
         self._sessions = 0
         self._stopping = False
         self._tenant = b""
@@ -137,18 +140,20 @@ class Keep:
         finally:
             self._listener.close()
             self._set_timer(None)
-            if self._link is not None:
-                # Farewells of sessions are with the link; the host may not take them.
-                await self._flush(self._link)
             tasks = {hosts, *self._tasks}
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=FLUSH_S)
-            if self._ports is not None:
-                await self._ports.close()
+            # First of all: nobody may be there who could stop it. What waits for the host has limits, and comes after it.
             if self._supervisor is not None:
                 await self._supervisor.close()
             self._scratch.remove()
+            await asyncio.wait(tasks, timeout=FLUSH_S)
+            if self._ports is not None:
+                await self._ports.close()
+            if self._link is not None:
+                # Farewells of sessions are with the link; the host may not take them. A host that sees it closed looks for the
+                # end of this process, so nothing comes after it.
+                await self._flush(self._link)
 
     def end(self, status: int) -> None:
         """End the Keep, as soon as what was said is on its way."""
@@ -181,7 +186,9 @@ class Keep:
         link.close()
 
     def _accept(self, stream: Stream) -> None:
-        if stream.target.kind == "session":
+        if self._over.done():
+            stream.reset("closed")
+        elif stream.target.kind == "session":
             self._accept_session(stream)
         elif self._ports is not None:
             self._ports.accept(stream)
@@ -189,7 +196,7 @@ class Keep:
             stream.reset("refused")
 
     def _accept_session(self, stream: Stream) -> None:
-        if self._over.done() or self._sessions >= (MAX_SESSIONS if self._tenant else 1):
+        if self._sessions >= (MAX_SESSIONS if self._tenant else 1):
             stream.reset("limit")
             return
         self._sessions += 1
@@ -231,8 +238,13 @@ class Keep:
             if sealed is not None:
                 provisioned = True
                 receipt = await self._provision(session, sealed, key, offered)
-                await send_within(session, receipt)
+                await session.send(receipt, timeout_s=SEND_S)
+                await receive_acceptance(session)
+                self._tenant, self._receipt = leaf_hash(session.peer_leaf), receipt_digest(receipt)
         except EnarxError as error:
+            if provisioned and self._supervisor is not None:
+                # Before the farewell, which takes as long as the host likes.
+                self._supervisor.kill()
             await self._fail(session, error)
             if provisioned:
                 self._say(f"provisioning failed: {type(error).__name__}")
@@ -249,7 +261,7 @@ class Keep:
 
     async def _provision(self, session: Session, sealed: bytes, key: OneTimeKey, offered: bytes) -> Receipt:
         """Open a release, start its workload, and return the receipt."""
-        arrived_ns = now_ns()
+        arrived_ns = time.monotonic_ns()
         release = open_release(sealed, key, info=offered, limits=self._about.limits)
         package = await receive_package(release, fetch=self._fetch, limits=self._about.limits)
         try:
@@ -257,16 +269,17 @@ class Keep:
             time_ns = release.time_ns
             # The content keys with it.
             del release
-            digest = receipt_digest(receipt)
             egress = egress_of(package.toml)
             start = await asyncio.to_thread(
                 make_start, package, self._scratch, time_ns=time_ns, monotonic_ns=arrived_ns
             )
             register = self._attester.register
             if register is not None:
-                await asyncio.to_thread(register.extend, digest)
+                await asyncio.to_thread(register.extend, receipt_digest(receipt))
             receipt = await attest_receipt(receipt, offered, self._attest)
             supervisor = self._prepare()
+            # The tenant has all of the output before it, so the workload waits where the log is full before the tenant is there.
+            self._log.pin = 0
             listeners = listen(package.toml)
             try:
                 self._ports = Ports(
@@ -281,7 +294,6 @@ class Keep:
                     sock.close()
         finally:
             os.close(package.module_fd)
-        self._tenant, self._receipt = leaf_hash(session.peer_leaf), digest
         return receipt
 
     def _prepare(self) -> Supervisor:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from enarx.attester import Attester, find_attester
 from enarx.attester.emulated import EmulatedAttester
+from enarx.channel.memory import keep_freed_memory
 from enarx.errors import EnarxError, PlatformError
 from enarx.keep.hardening import harden
 from enarx.keep.life import Keep
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     try:
         options = parse_options(arguments)
         harden(options.link_fd)
+        keep_freed_memory()
         status = asyncio.run(_live(options))
     except EnarxError as error:
         # Of arguments and devices: before there is a tenant.
@@ -45,7 +47,6 @@ def main(arguments: list[str]) -> None:
 async def _live(options: Options) -> int:
     try:
         listener = socket.socket(fileno=options.link_fd)
-        listener.setblocking(False)
     except OSError as error:
         raise PlatformError(f"cannot start the Keep: --link-fd: {options.link_fd}: {error.strerror}") from error
     sweep()

@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from enarx.errors import UsageError
 
-__all__ = ["BACKENDS", "MIN_LOG_BYTES", "Options", "parse_options"]
+__all__ = ["BACKENDS", "MAX_BYTES", "MIN_LOG_BYTES", "Options", "parse_options"]
 
 BACKENDS = ("nil", "vm", "snp", "tdx", "sgx", "cca")
 MIN_LOG_BYTES = 1 << 18
 """Two full messages of output, and what it costs to keep them."""
 
-_MAX_BYTES = 1 << 50
+MAX_BYTES = 1 << 50
+"""Of each size: a number that nobody means is a mistake."""
+
 _NAMES = ("backend", "memory", "package-limit", "log", "link-fd")
 
 
@@ -67,6 +69,6 @@ def parse_options(arguments: list[str]) -> Options:
 
 def _number(values: dict[str, str], name: str, *, least: int) -> int:
     text = values[name]
-    if not text.isascii() or not text.isdigit() or len(text) > 16 or not least <= int(text) <= _MAX_BYTES:
-        raise UsageError(f"cannot start the Keep: --{name}: found {text}, want a number from {least} to {_MAX_BYTES}")
+    if not text.isascii() or not text.isdigit() or len(text) > 16 or not least <= int(text) <= MAX_BYTES:
+        raise UsageError(f"cannot start the Keep: --{name}: found {text}, want a number from {least} to {MAX_BYTES}")
     return int(text)

@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from enarx.channel.link import Link, Stream, Target, relay
 from enarx.errors import PlatformError, TransportError, UsageError
-from enarx.keep.workload_start import Connect, Connected, Refused
+from enarx.keep.workload_start import Connect, Connected, Refused, peer_pid
 from enarx.runtime.egress import Egress, pattern_for
 from enarx.wire.records import ConnectFile, EnarxToml, ListenFile
 
@@ -28,7 +27,6 @@ OPEN_TIMEOUT_S = 15.0
 
 MAX_OUTBOUND = 512
 _BACKLOG = 1024
-_CREDENTIALS_BYTES = 12
 
 
 def egress_of(toml: EnarxToml) -> Egress:
@@ -101,7 +99,8 @@ class Ports:
         try:
             # A unix socket is connected at once, or its backlog is full or nobody listens any more.
             sock.connect(name)
-            if _listener_pid(sock) != os.getpid():
+            # Where it is not this process that listens, the name is another's by now.
+            if peer_pid(sock) != os.getpid():
                 raise ConnectionRefusedError
         except OSError as error:
             sock.close()
@@ -172,9 +171,3 @@ class Ports:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _listener_pid(sock: socket.socket) -> int:
-    """Return which process made the socket listen that this one is connected to: this one, or the name is another's by now."""
-    pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES))
-    return int(pid)

@@ -17,7 +17,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
@@ -27,9 +26,10 @@ from enarx.channel.transcript import configuration_digest, spki_hash
 from enarx.errors import KeepError, PlatformError, TransportError, VerificationError
 from enarx.keep.workload_start import Start
 from enarx.runtime.scratch import Scratch
-from enarx.wire import decode_enarx_toml
+from enarx.wire.enarx_toml import MAX_BYTES as MAX_TOML_BYTES
+from enarx.wire.enarx_toml import decode_enarx_toml
 from enarx.wire.overrides import apply_overrides
-from enarx.wire.records import Dir, EnarxToml, replace
+from enarx.wire.records import DEFAULT_MEMORY_BYTES, Dir, EnarxToml, replace
 from enarx.wire.release import (
     FILES,
     MAIN,
@@ -56,8 +56,6 @@ PROGRESS_S = 30.0
 """For the next bytes of a blob."""
 
 _READ_BYTES = 1 << 20
-_MAX_TOML_BYTES = 1_000_000
-_DEFAULT_MEMORY_BYTES = 1 << 30
 
 
 class Source(Protocol):
@@ -124,8 +122,8 @@ def open_release(sealed: bytes, key: OneTimeKey, *, info: bytes, limits: Limits)
     total = sum(blob.plaintext_length for blob in release.blobs.values())
     if total > limits.package_bytes:
         raise TransportError(f"package refused: size: found {total} bytes, want at most {limits.package_bytes}")
-    if manifest.toml is not None and manifest.toml.length > _MAX_TOML_BYTES:
-        raise TransportError(f"package refused: {TOML}: found {manifest.toml.length} bytes, want {_MAX_TOML_BYTES}")
+    if manifest.toml is not None and manifest.toml.length > MAX_TOML_BYTES:
+        raise TransportError(f"package refused: {TOML}: found {manifest.toml.length} bytes, want {MAX_TOML_BYTES}")
     if files is not None and files.plaintext_length > MAX_FILES_BYTES:
         raise TransportError(f"package refused: files: found {files.plaintext_length} bytes, want {MAX_FILES_BYTES}")
     if release.steward is not None:
@@ -195,7 +193,8 @@ def make_start(package: Package, scratch: Scratch, *, time_ns: int, monotonic_ns
         package: received.
         scratch: gets the directories that travelled.
         time_ns: the tenant's Unix time, when the release arrived.
-        monotonic_ns: CLOCK_MONOTONIC then. From there on it counts: the host's wall clock is ignored.
+        monotonic_ns: CLOCK_MONOTONIC then, which is the same for every process of this machine. From there on it counts: the
+            host's wall clock is ignored.
 
     Raises:
         DecodeError, PlatformError: a directory cannot be unpacked.
@@ -296,7 +295,7 @@ def _read_toml(fd: int | None, configuration: Configuration, limits: Limits) -> 
     toml = apply_overrides(base, configuration)
     memory_bytes = toml.limits.memory_bytes
     if memory_bytes is None:
-        memory_bytes = min(_DEFAULT_MEMORY_BYTES, limits.memory_bytes)
+        memory_bytes = min(DEFAULT_MEMORY_BYTES, limits.memory_bytes)
     elif memory_bytes > limits.memory_bytes:
         raise KeepError(
             f"package refused: memory: found {memory_bytes} bytes, want at most the {limits.memory_bytes} of this Keep",
@@ -313,8 +312,3 @@ def _contents(fd: int) -> bytes:
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         return file.read()
-
-
-def now_ns() -> int:
-    """Return CLOCK_MONOTONIC, which is the same for every process of this machine."""
-    return time.monotonic_ns()

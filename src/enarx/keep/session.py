@@ -24,7 +24,7 @@ from enarx.attester import Attested
 from enarx.channel.hpke import OneTimeKey
 from enarx.channel.session import Session
 from enarx.channel.transcript import Transcript, attach_report_data, offer_report_data, receipt_report_data
-from enarx.errors import DecodeError, EnarxError, PlatformError, TransportError
+from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError
 from enarx.keep.log import Log
 from enarx.keep.supervisor import Supervisor
 from enarx.keep.workload_start import Ended
@@ -55,13 +55,13 @@ __all__ = [
     "Conversation",
     "attest_receipt",
     "class_of",
+    "receive_acceptance",
     "receive_attach",
     "receive_challenge",
     "receive_provision",
     "say_failure",
     "send_attachment",
     "send_offer",
-    "send_within",
 ]
 
 CHALLENGE_S = 10.0
@@ -75,7 +75,7 @@ DELIVERY_S = 10.0
 """For a tenant to say that it has heard of the end."""
 STATS_S = 5.0
 
-INPUT_BYTES = 1 << 20
+INPUT_BYTES = 4 << 20
 """What a tenant may send before the workload has taken any."""
 _OUTPUT_BYTES = 1 << 19
 
@@ -129,21 +129,9 @@ async def send_offer(session: Session, transcript: Transcript, key: OneTimeKey, 
     offer = Offer(key.public_bytes, about.image, about.limits, (), b"")
     report_data = offer_report_data(transcript, offer)
     attested = await attest(report_data)
-    await send_within(session, offer._replace(endorsements=attested.endorsements, evidence=attested.evidence))
+    offer = offer._replace(endorsements=attested.endorsements, evidence=attested.evidence)
+    await session.send(offer, timeout_s=SEND_S)
     return report_data
-
-
-async def send_within(session: Session, message: Offer | Attachment | Receipt) -> None:
-    """Send a message that the tenant waits for.
-
-    Raises:
-        TransportError: nobody took it in time, or the session broke.
-    """
-    try:
-        async with asyncio.timeout(SEND_S):
-            await session.send(message)
-    except TimeoutError as error:
-        raise TransportError(f"session over: found a message not taken, want it taken within {SEND_S:g} s") from error
 
 
 async def receive_provision(session: Session) -> bytes | None:
@@ -175,6 +163,23 @@ async def attest_receipt(receipt: Receipt, offered: bytes, attest: Attest) -> Re
     return receipt._replace(endorsements=attested.endorsements, evidence=attested.evidence)
 
 
+async def receive_acceptance(session: Session) -> None:
+    """Wait until the tenant has checked and stored the receipt, which makes what runs here its own.
+
+    Raises:
+        DecodeError: it says something else.
+        KeepError: it refuses the receipt.
+        TransportError: it went away or took too long.
+    """
+    message = await session.receive(ATTACH_S)
+    if isinstance(message, Refuse):
+        raise KeepError("session over: found the receipt refused, want it accepted")
+    if not isinstance(message, Attach):
+        raise _out_of_order(message, "attach or refuse")
+    if message.offset:
+        raise DecodeError(f"attach refused: offset: found {message.offset}, want 0 after a receipt")
+
+
 async def send_attachment(
     session: Session, transcript: Transcript, about: About, log: Log, receipt: bytes, attest: Attest
 ) -> Attachment:
@@ -191,7 +196,7 @@ async def send_attachment(
     attachment = Attachment(log.start, log.end, about.image, about.limits, (), b"")
     attested = await attest(attach_report_data(transcript, attachment, receipt))
     attachment = attachment._replace(endorsements=attested.endorsements, evidence=attested.evidence)
-    await send_within(session, attachment)
+    await session.send(attachment, timeout_s=SEND_S)
     return attachment
 
 
@@ -229,19 +234,18 @@ def class_of(error: EnarxError) -> int:
 
 async def say_failure(session: Session, error: EnarxError) -> None:
     """Tell the tenant why the session ends, if it takes it."""
-    with contextlib.suppress(TransportError, TimeoutError):
-        async with asyncio.timeout(FAREWELL_S):
-            await session.send(Failure(class_of(error), str(error)[:1024] or type(error).__name__))
+    with contextlib.suppress(TransportError):
+        await session.send(Failure(class_of(error), str(error)[:1024] or type(error).__name__), timeout_s=FAREWELL_S)
 
 
 class Conversation:
-    """A session with the tenant of a workload, from the receipt or attach on.
+    """A session with the tenant of a workload, from its `attach` on.
 
     Args:
         session: established and judged by both.
         supervisor: of the workload.
         log: of what it writes; pinned as long as this is the conversation of the moment.
-        offset: of the first byte of output to send.
+        offset: of the first byte of output to send; where the log has lost it meanwhile, the first that is still there.
     """
 
     def __init__(self, session: Session, supervisor: Supervisor, log: Log, offset: int) -> None:
@@ -252,6 +256,7 @@ class Conversation:
         self._stats_due = True
         self._received = 0
         self._granted = 0
+        self._said_end = False
         self.delivered = False
         """Whether the tenant has said that it knows of the workload's end."""
         self.stopping = False
@@ -280,19 +285,19 @@ class Conversation:
         tasks: set[asyncio.Task[Any]] = {receiver, sender, displaced}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if sender.done() and sender.exception() is None:
-                # The end is said. A tenant that heard it closes the session, which nobody else can say in its name.
+            if self._said_end:
                 await asyncio.wait({receiver, displaced}, timeout=DELIVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                self.delivered = receiver.done() and (receiver.exception() is None or self._session.ended)
-                return
             if self._displaced.is_set():
-                receiver.cancel()
                 raise TransportError("session over: found a later attach, want one session")
-            if receiver.done():
-                receiver.result()
+            for task in (receiver, sender):
+                if task.done():
+                    task.result()
         except TransportError:
             if self._displaced.is_set() or self._received > self._granted:
                 raise
+            # A tenant that heard the end closes the session, which nobody else can say in its name. One that leaves before it
+            # has heard it says `detach` first, and that is not the end of the session by an error.
+            self.delivered = self._said_end and receiver.done() and self._session.ended
         finally:
             self._session_over(tasks)
 
@@ -318,10 +323,6 @@ class Conversation:
                 case Stop(grace_ms):
                     self.stopping = True
                     self._supervisor.stop(grace_ms)
-                case Refuse():
-                    # Its receipt was not what it should be: nobody wants what runs here.
-                    self.stopping = True
-                    self._supervisor.kill()
                 case Detach():
                     return
                 case _:
@@ -350,6 +351,7 @@ class Conversation:
                 if ended and not outputs:
                     messages.append(_exit_of(ended))
                     await self._session.send(*messages)
+                    self._said_end = True
                     return
                 if messages:
                     await self._session.send(*messages)

@@ -81,7 +81,8 @@ class Supervisor:
         self._cpu_ms = 0
         self._stopping = False
         self._reaped = asyncio.Event()
-        self._timers: list[asyncio.TimerHandle] = []
+        self._grace: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._started_ns = time.monotonic_ns()
         self.ended: Ended | None = None
         """How it ended, once all it wrote is in the log."""
@@ -142,13 +143,17 @@ class Supervisor:
                 os.killpg(self._pid, number)
 
     def stop(self, grace_ms: int) -> None:
-        """End it: TERM, and KILL after a time of grace."""
+        """End it: TERM, and KILL after a time of grace, the earliest of all that were given."""
         self._stopping = True
-        if grace_ms:
-            self.signal(signal.SIGTERM)
-            self._timers.append(self._loop.call_later(grace_ms / 1000, self.kill))
-        else:
+        if not grace_ms:
             self.kill()
+            return
+        self.signal(signal.SIGTERM)
+        at = self._loop.time() + grace_ms / 1000
+        if self._status is None and (self._grace is None or at < self._grace.when()):
+            if self._grace is not None:
+                self._grace.cancel()
+            self._grace = self._loop.call_at(at, self.kill)
 
     def kill(self) -> None:
         """End it at once."""
@@ -198,7 +203,7 @@ class Supervisor:
                     self._connect(word)
                 elif self._last_word is None:
                     self._last_word = word
-                    self._timers.append(self._loop.call_later(LINGER_S, self.signal, signal.SIGKILL))
+                    self._linger = self._loop.call_later(LINGER_S, self.signal, signal.SIGKILL)
         except BlockingIOError:
             return
         except OSError:
@@ -257,8 +262,9 @@ class Supervisor:
         self._loop.remove_reader(self._control)
         self._loop.remove_writer(self._control)
         self._control.close()
-        for timer in self._timers:
-            timer.cancel()
+        for timer in (self._grace, self._linger):
+            if timer is not None:
+                timer.cancel()
         self.inlet.close()
         self._reaped.set()
         self._advanced()

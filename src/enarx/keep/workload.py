@@ -11,18 +11,16 @@ What ends here reads as it does from `enarx run`: the same errors, from the same
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import resource
 import signal
 import socket
-import struct
 import sys
 
-from enarx.errors import DecodeError, EnarxError, PlatformError
+from enarx.errors import DecodeError, EnarxError
+from enarx.keep.hardening import die_with, give_up
 from enarx.keep.workload_broker import ControlBroker
-from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, receive_start, send_packet
+from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, peer_pid, receive_start, send_packet
 from enarx.runtime import overlay_paths, run_workload
 from enarx.runtime.cache import Artefact, Cache
 from enarx.runtime.from_toml import make_workload
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _MAIN = "main.wasm"
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _MAX_FDS = 1 << 20
 
 
@@ -61,7 +58,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     control = socket.socket(fileno=CONTROL_FD)
     try:
-        ended = _serve(control, _maker_of(control))
+        # Its maker is the Keep.
+        ended = _serve(control, peer_pid(control))
     except BaseException as error:  # noqa: BLE001  # the Keep is told of it, whatever it is
         ended = Ended.of(error)
     _say(control, ended)
@@ -133,12 +131,6 @@ def _is_open(control: socket.socket) -> bool:
         return False
 
 
-def _maker_of(control: socket.socket) -> int:
-    """Return which process made the control socket: the Keep. Who is the parent now may be who took over from it."""
-    pid, _, _ = struct.unpack("iII", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
-
-
 def _harden(keep: int) -> None:
     """Give up what no workload needs.
 
@@ -148,18 +140,9 @@ def _harden(keep: int) -> None:
     Raises:
         PlatformError: the kernel does not do it.
     """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0), (_PR_SET_NO_NEW_PRIVS, 1)):
-        if prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))):
-            raise PlatformError(f"cannot start the workload: prctl {option}: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != keep:
-        # It ended before the kernel was asked to tell.
-        os._exit(0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    die_with(keep)
+    give_up()
     os.closerange(CONTROL_FD + 1, _MAX_FDS)
-    os.umask(0o077)
-    os.chdir("/")
-    os.environ.clear()
 
 
 def _ignore(_line: str) -> None:

@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from enarx.errors import DecodeError
 from enarx.keep.workload_start import (
@@ -22,6 +23,7 @@ from enarx.keep.workload_start import (
     Refused,
     decode_answer,
     encode_word,
+    peer_pid,
     receive_packet,
     send_packet,
 )
@@ -50,6 +52,8 @@ class ControlBroker:
 
     def __init__(self, control: socket.socket, listeners: Mapping[str, socket.socket]) -> None:
         self._control = control
+        # Its maker is the Keep.
+        self._keep = peer_pid(control)
         self._listeners = dict(listeners)
         self._lock = threading.Lock()
         self._pending: dict[int, PendingConnection] = {}
@@ -67,7 +71,7 @@ class ControlBroker:
         sock = self._listeners.get(name)
         if sock is None:
             raise _error(errno.EADDRNOTAVAIL)
-        return sock.dup()
+        return _KeepListener(os.dup(sock.fileno()), self._keep)
 
     def ask(self, host: str, port: int) -> PendingConnection:
         """Ask for a connection.
@@ -124,6 +128,32 @@ class ControlBroker:
         elif pending is not None:
             pending.settle(_error(errno.ECONNRESET if isinstance(answer, Connected) else _ERRNO[answer.reason]))
         for sock in socks:
+            sock.close()
+
+
+class _KeepListener(socket.socket):
+    """A listening socket through which only the Keep comes.
+
+    Its name is the kernel's and in no folder, so that any process of this machine can connect to it. What is not the Keep's is
+    closed before anybody sees it.
+
+    Args:
+        fd: of the socket; this object's from now on.
+        keep: number of the Keep's process.
+    """
+
+    __slots__ = ("_keep",)
+
+    def __init__(self, fd: int, keep: int) -> None:
+        super().__init__(fileno=fd)
+        self._keep = keep
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept the Keep's next connection."""
+        while True:
+            sock, address = super().accept()
+            if peer_pid(sock) == self._keep:
+                return sock, address
             sock.close()
 
 

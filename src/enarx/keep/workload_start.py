@@ -11,6 +11,8 @@ A message is one packet: deterministic CBOR, a map with a `type`, and perhaps de
 
 The Keep believes nothing of the other: a workload that escaped from the engine is the workload process. Decoders raise
 DecodeError for whatever is wrong, and nothing else. This file opens nothing but the memfd, and knows no workload.
+
+What holds it together is that one socket: records, their encoding in the order above, the packets they travel in.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ from __future__ import annotations
 import array
 import os
 import socket
+import struct
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from enarx.channel.frames import MAX_HOST_BYTES, RESET_REASONS
 from enarx.crypto.cbor import encode
 from enarx.errors import ConfigError, DecodeError, EnarxError
 from enarx.wire.fields import (
+    MAX_TEXT_BYTES,
     Fields,
     bytes_of,
     choice_of,
@@ -37,6 +42,7 @@ from enarx.wire.fields import (
     uint_of,
 )
 from enarx.wire.records import ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, StdioFile, Tls
+from enarx.wire.session import MAX_HINT_BYTES, MAX_TRAP_BYTES
 
 __all__ = [
     "CONTROL_FD",
@@ -53,6 +59,7 @@ __all__ = [
     "decode_word_untrusted",
     "encode_start",
     "encode_word",
+    "peer_pid",
     "receive_packet",
     "receive_start",
     "send_packet",
@@ -65,14 +72,10 @@ MAX_PACKET_BYTES = 32768
 MAX_START_BYTES = 32 << 20
 MAX_LISTENERS = 200
 """The kernel passes at most 253 descriptors at a time."""
-MAX_MESSAGE_BYTES = 4096
-MAX_HINT_BYTES = 1024
-MAX_TRAP_BYTES = 16384
-_MAX_HOST_BYTES = 253
 _MAX_REQUEST = (1 << 32) - 1
 _SECOND_NS = 10**9
 
-REASONS = ("denied", "refused", "unreachable", "timeout", "closed", "limit")
+REASONS = ("denied", *RESET_REASONS)
 """Why a connection was refused: `denied` is the Keep's own `allow_connect`, the others are the link's."""
 
 
@@ -146,8 +149,8 @@ class EndedFailure(NamedTuple):
         if isinstance(error, EnarxError):
             # In `run` and `deploy`, 2 is the workload's own.
             kind = 102 if error.status == 2 else error.status
-            return cls(kind, _cut(str(error), MAX_MESSAGE_BYTES), error.hint and _cut(error.hint, MAX_HINT_BYTES))
-        return cls(109, _cut(f"bug in enarx: {type(error).__name__}: {error}", MAX_MESSAGE_BYTES))
+            return cls(kind, _cut(str(error), MAX_TEXT_BYTES), error.hint and _cut(error.hint, MAX_HINT_BYTES))
+        return cls(109, _cut(f"bug in enarx: {type(error).__name__}: {error}", MAX_TEXT_BYTES))
 
 
 class Ended(NamedTuple):
@@ -317,7 +320,7 @@ def decode_word_untrusted(data: bytes) -> Connect | Ended:
     if fields.required("type", choice_of(("connect", "ended"))) == "connect":
         word = Connect(
             request=fields.uint("request", _MAX_REQUEST),
-            host=fields.text("host", _MAX_HOST_BYTES, 1),
+            host=fields.text("host", MAX_HOST_BYTES, 1),
             port=fields.uint("port", 65535, 1),
         )
     else:
@@ -338,7 +341,7 @@ def _read_failure(value: Any, where: str) -> EndedFailure:
     fields = Fields(value, where)
     failure = EndedFailure(
         kind=fields.uint("class", 109, 102),
-        message=fields.text("message", MAX_MESSAGE_BYTES, 1),
+        message=fields.text("message", least=1),
         hint=fields.optional("hint", _HINT),
     )
     fields.end()
@@ -398,6 +401,13 @@ def receive_packet(control: socket.socket, *, max_fds: int) -> tuple[bytes, list
     return data, fds
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """Return which process made the other end of a unix socket: the pair, or the socket that listened."""
+    pid, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(pid)
+
+
+_CREDENTIALS = struct.Struct("iII")
 _START_PACKET = encode({"type": "start"})
 
 

@@ -62,6 +62,7 @@ LOOKUP_S = 10.0
 CONNECT_S = 10.0
 HANDSHAKE_S = 10.0
 _BACKLOG = 1024
+_BROKERED_BYTES = 1 << 20
 _MAX_NAMES = 4096
 _FIRST_NAME = 0xF0000001
 _STAND_INS = tuple(f"{first}." for first in range(240, 256))
@@ -70,12 +71,11 @@ _STAND_INS = tuple(f"{first}." for first in range(240, 256))
 def prepare(sock: socket.socket) -> None:
     """Make a connection non-blocking and immediate: a guest cannot ask for TCP_NODELAY, and none wants its absence."""
     sock.setblocking(False)
-    try:
+    if sock.family == socket.AF_UNIX:
+        # A broker's is immediate as it is. Its room is not sized by the kernel as that of TCP is.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BROKERED_BYTES)
+    else:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
-        # A broker's is immediate as it is.
-        if sock.family != socket.AF_UNIX:
-            raise
 
 
 def shown_peer(address: object) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder in memory for what a workload process needs by name: directories that travelled, sockets it listens on.
+"""A folder in memory for what a workload process needs by name: the directories that travelled.
 
 It is in a tmpfs, closed to other users, made when it is first needed and removed when the Keep ends. A Keep that was killed cannot
 remove its own: whoever holds the lock of a folder lives, and every Keep that starts removes those of its user that nobody holds.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from enarx.runtime.network import Broker
 
+# As `enarx.wire.records` has it, which a run without an Enarx.toml does not load.
 DEFAULT_MEMORY_BYTES = 1 << 30
 DEFAULT_OPEN_FILES = 1024
 

@@ -23,7 +23,20 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 from enarx.errors import ConfigError
 from enarx.wire.endpoints import MAX_PORT, split_host_port
 from enarx.wire.quoting import kind_of, quote
-from enarx.wire.records import STDIO, ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, StdioFile, Tls
+from enarx.wire.records import (
+    MAX_INT,
+    MAX_OPEN_FILES,
+    STDIO,
+    ConnectFile,
+    Dir,
+    EnarxToml,
+    File,
+    Limits,
+    ListenFile,
+    NullFile,
+    StdioFile,
+    Tls,
+)
 from enarx.wire.toml_lines import KeyPath, find_line
 from enarx.wire.toml_text import all_of, dotted, one_of, parse_toml
 from enarx.wire.units import parse_duration, parse_size
@@ -33,8 +46,6 @@ __all__ = ["MAX_BYTES", "MAX_FILES", "decode_enarx_toml"]
 MAX_BYTES = 1_000_000  # the original's limit
 MAX_FILES = 500  # the guest's descriptors from 512 on are for the connections it accepts
 _MAX_SHOWN_KEY = 40
-_MAX_INT = (1 << 63) - 1
-_MAX_OPEN_FILES = 1 << 20
 
 _TOP_KEYS = ("steward", "args", "env", "files", "dirs", "limits", "tls", "allow_connect")
 _FILE_KEYS = {
@@ -229,9 +240,9 @@ def _read_limits(table: _Table) -> Limits:
     return Limits(
         memory_bytes=table.size("memory"),
         timeout_s=table.duration("timeout"),
-        fuel=table.integer("fuel", 1, _MAX_INT),
+        fuel=table.integer("fuel", 1, MAX_INT),
         output_bytes=table.size("output"),
-        open_files=table.integer("open_files", 1, _MAX_OPEN_FILES),
+        open_files=table.integer("open_files", 1, MAX_OPEN_FILES),
     )
 
 

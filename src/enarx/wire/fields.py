@@ -15,6 +15,7 @@ from enarx.crypto.cbor import decode_untrusted, encode
 from enarx.errors import DecodeError
 
 __all__ = [
+    "MAX_TEXT_BYTES",
     "Fields",
     "bytes_of",
     "choice_of",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 MAX_TEXT_BYTES = 4096
+"""Of text in UTF-8 for which nothing else is said."""
 MAX_UINT = (1 << 64) - 1
 
 T = TypeVar("T")
@@ -80,7 +82,16 @@ class Fields:
 
 
 def decode_canonical(data: bytes, max_bytes: int, what: str) -> Any:
-    """Decode one item in its deterministic encoding."""
+    """Decode one item in its deterministic encoding.
+
+    Args:
+        data: the item and nothing after it.
+        max_bytes: the most that it may have.
+        what: for messages.
+
+    Raises:
+        DecodeError: it is none, larger, or encoded in another way. Nothing else, for any input.
+    """
     value = decode_untrusted(data, max_bytes=max_bytes, what=what)
     try:
         canonical = encode(value) == data

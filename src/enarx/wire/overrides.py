@@ -8,7 +8,7 @@ limits; nothing else. `enarx run --env A=B` needs this at every start, so it imp
 from __future__ import annotations
 
 from enarx.errors import ConfigError
-from enarx.wire.records import DEFAULT, EnarxToml, ListenFile, replace
+from enarx.wire.records import DEFAULT, MAX_INT, MAX_OPEN_FILES, EnarxToml, ListenFile, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Overrides", "apply_overrides"]
 
-_MAX_INT = (1 << 63) - 1
 # Field, least and most, as Enarx.toml has them.
 _LIMITS = {
-    "memory-bytes": ("memory_bytes", 0, _MAX_INT),
+    "memory-bytes": ("memory_bytes", 0, MAX_INT),
     "timeout-ms": ("timeout_s", 1, 365 * 86_400_000),
-    "fuel": ("fuel", 1, _MAX_INT),
-    "output-bytes": ("output_bytes", 0, _MAX_INT),
-    "open-files": ("open_files", 1, _MAX_INT),
+    "fuel": ("fuel", 1, MAX_INT),
+    "output-bytes": ("output_bytes", 0, MAX_INT),
+    "open-files": ("open_files", 1, MAX_OPEN_FILES),
 }
 
 

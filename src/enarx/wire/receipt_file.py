@@ -33,10 +33,10 @@ __all__ = [
 RECEIPT_TYPE = "enarx-receipt"
 MAX_RECEIPT_BYTES = 32 << 20
 VERSION = 1
-_MAX_TEXT = 4096
+_MAX_TEXT_CHARS = 4096
 _MAX_BLOB_BYTES = 8 << 20
 _MAX_ITEMS = 256
-_LEAF_BYTES = 16384
+_MAX_LEAF_BYTES = 16384
 _LISTS = ("certificates", "crls", "event_logs")
 _INTEL_BYTES = ("tcb_info", "qe_identity", "pck_crl", "root_ca_crl")
 _INTEL_CHAINS = ("tcb_info_chain", "qe_identity_chain", "pck_crl_chain")
@@ -136,8 +136,8 @@ def decode_receipt_untrusted(data: bytes) -> ReceiptFile:
         enarx=members.text("enarx"),
         host=members.text("host"),
         keep=members.text("keep"),
-        keep_leaf=members.bytes("keep-leaf", 1, _LEAF_BYTES),
-        tenant_leaf=members.bytes("tenant-leaf", 1, _LEAF_BYTES),
+        keep_leaf=members.bytes("keep-leaf", 1, _MAX_LEAF_BYTES),
+        tenant_leaf=members.bytes("tenant-leaf", 1, _MAX_LEAF_BYTES),
         exporter=members.bytes("exporter", 32, 32),
         challenge=members.bytes("challenge"),
         offer=members.bytes("offer"),
@@ -167,10 +167,10 @@ class _Members:
             raise _refusal(self._where + name, "nothing", "a value")
         return self._left.pop(name)
 
-    def text(self, name: str, max_chars: int = _MAX_TEXT) -> str:
+    def text(self, name: str, max_chars: int = _MAX_TEXT_CHARS) -> str:
         value = self.take(name)
         if type(value) is not str or len(value) > max_chars:
-            raise _refusal(self._where + name, type(value).__name__, f"text of at most {max_chars} characters")
+            raise _refusal(self._where + name, _size_of(value), f"text of at most {max_chars} characters")
         return value
 
     def bytes(self, name: str, least: int = 1, most: int = _MAX_BLOB_BYTES) -> bytes:
@@ -179,7 +179,7 @@ class _Members:
     def list(self, name: str) -> list[Any]:
         value = self.take(name)
         if type(value) is not list or len(value) > _MAX_ITEMS:
-            raise _refusal(self._where + name, type(value).__name__, f"an array of at most {_MAX_ITEMS}")
+            raise _refusal(self._where + name, _size_of(value), f"an array of at most {_MAX_ITEMS}")
         return value
 
     def blobs(self, name: str) -> tuple[bytes, ...]:  # type: ignore[valid-type]  # the method above is not meant
@@ -187,7 +187,7 @@ class _Members:
 
     def end(self) -> None:
         if self._left:
-            raise _refusal(self._where + next(iter(self._left))[:40], "an unknown member", "none")
+            raise _refusal(self._where + ascii(next(iter(self._left)))[:40], "an unknown member", "none")
 
 
 def _endorsements(members: _Members) -> Endorsements:
@@ -209,7 +209,8 @@ def _digest(value: Any) -> bytes:
         digest = bytes.fromhex(value)
     except (TypeError, ValueError):
         digest = b""
-    if len(digest) != 32:
+    # `fromhex` takes spaces and capitals as well; there is one way to write a digest.
+    if len(digest) != 32 or digest.hex() != value:
         raise _refusal("accepted-roots", repr(value)[:40], "SHA-256 in hex")
     return digest
 
@@ -231,8 +232,12 @@ def _bytes_of(value: Any, where: str, least: int, most: int) -> bytes:
     except (binascii.Error, ValueError):
         data = None
     if data is None or _text_of(data) != value or not least <= len(data) <= most:
-        raise _refusal(where, type(value).__name__, f"base64 of {least} to {most} bytes")
+        raise _refusal(where, _size_of(value), f"base64 of {least} to {most} bytes")
     return data
+
+
+def _size_of(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, str | list) else type(value).__name__
 
 
 def _hyphens(name: str) -> str:

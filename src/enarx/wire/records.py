@@ -12,6 +12,9 @@ from __future__ import annotations
 
 __all__ = [
     "DEFAULT",
+    "DEFAULT_MEMORY_BYTES",
+    "MAX_INT",
+    "MAX_OPEN_FILES",
     "ConnectFile",
     "Dir",
     "EnarxToml",
@@ -23,6 +26,12 @@ __all__ = [
     "Tls",
     "replace",
 ]
+
+DEFAULT_MEMORY_BYTES = 1 << 30
+"""Of each linear memory of a workload, where nobody says otherwise."""
+
+MAX_INT = (1 << 63) - 1
+MAX_OPEN_FILES = 1 << 20
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 """What a tenant entrusts to a Keep, and what the Keep then says of it: release, package, configuration, files, identity.
 
 Rules of this file: as in `enarx.wire.session`, whose message `provision` carries a release and whose `receipt` carries an identity.
+What holds it together is that one act: records first, then encoders and decoders, then the parts that they share.
 
 Source: docs/formats/session.cddl.
 """
@@ -33,6 +34,9 @@ __all__ = [
     "MAIN",
     "MAX_FILES_BYTES",
     "MAX_IDENTITY_BYTES",
+    "MAX_NAME_BYTES",
+    "MAX_PATH_PARTS",
+    "MAX_PEM_BYTES",
     "MAX_RELEASE_BYTES",
     "TOML",
     "Blob",
@@ -60,6 +64,10 @@ __all__ = [
 MAX_RELEASE_BYTES = 65536
 MAX_FILES_BYTES = 256 << 20
 """Of the blob `files`, which a Keep holds twice for a moment."""
+MAX_PATH_PARTS = 64
+MAX_NAME_BYTES = 255
+"""Of one part of a path."""
+MAX_PEM_BYTES = 1 << 20
 MAX_IDENTITY_BYTES = 1024
 
 MAIN, TOML, FILES = "main.wasm", "Enarx.toml", "files"
@@ -434,7 +442,7 @@ def _entry(value: Any, where: str) -> Entry:
 
 
 def _path(value: Any, where: str) -> tuple[str, ...]:
-    path = some_of(text_of(255, 1), most=64)(value, where)
+    path = some_of(text_of(MAX_NAME_BYTES, 1), most=MAX_PATH_PARTS)(value, where)
     for part in path:
         if part in {".", ".."} or "/" in part or "\0" in part:
             raise refusal(where, repr(part)[:40], "a name")
@@ -445,4 +453,4 @@ def _pem_files(value: Any, where: str) -> dict[str, bytes]:
     files = read_map(value, where)
     if not files:
         raise refusal(where, "nothing", "at least one")
-    return {text_of()(name, where): bytes_of(0, 1 << 20)(pem, f"{where}.{name!r}") for name, pem in files.items()}
+    return {text_of()(name, where): bytes_of(0, MAX_PEM_BYTES)(pem, f"{where}.{name!r}") for name, pem in files.items()}

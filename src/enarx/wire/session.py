@@ -26,11 +26,14 @@ from enarx.wire.fields import (
     some_of,
     text_of,
 )
-from enarx.wire.release import MAX_IDENTITY_BYTES, decode_identity_untrusted
+from enarx.wire.release import MAX_IDENTITY_BYTES, MAX_RELEASE_BYTES, decode_identity_untrusted
 
 __all__ = [
     "MAX_DATA_BYTES",
+    "MAX_GRACE_MS",
+    "MAX_HINT_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_TRAP_BYTES",
     "Attach",
     "Attachment",
     "Challenge",
@@ -60,14 +63,18 @@ __all__ = [
 
 MAX_MESSAGE_BYTES = 2 << 20
 MAX_DATA_BYTES = 65536
+MAX_GRACE_MS = 600_000
+MAX_HINT_BYTES = 1024
+MAX_TRAP_BYTES = 16384
 
-_MAX_SEALED_BYTES = 66672
-_MIN_SEALED_BYTES = 1137
 _HPKE_KEY_BYTES = 1216
+_HPKE_OVERHEAD_BYTES = 1136
+_MIN_SEALED_BYTES = _HPKE_OVERHEAD_BYTES + 1
+_MAX_SEALED_BYTES = _HPKE_OVERHEAD_BYTES + MAX_RELEASE_BYTES
 _MAX_CMW_BYTES = 1 << 20
-_MAX_GRACE_MS = 600_000
 _REFUSALS = ("decode", "verification", "appraisal", "endorsement", "usage")
 _SIGNALS = (2, 15)
+_BACKENDS = ("snp", "tdx", "cca", "sgx", "nitro", "vm", "nil")
 _OUTPUTS = ("stdout", "stderr")
 # A map's first member in the deterministic order, where there is one of that name: its text.
 _BULK = b"\x64data"
@@ -80,7 +87,7 @@ class Image(NamedTuple):
     Args:
         name: of the image.
         version: of it.
-        backend: `nil`, `vm`, `snp`, `tdx`, `sgx` or `cca`.
+        backend: `nil`, `vm`, `snp`, `tdx`, `sgx`, `nitro` or `cca`.
     """
 
     name: str
@@ -418,7 +425,11 @@ def _decode_bulk(data: bytes) -> dict[str, Any] | None:
 
 def _image(value: Any, where: str) -> Image:
     fields = Fields(value, where)
-    image = Image(name=fields.text("name"), version=fields.text("version"), backend=fields.text("backend"))
+    image = Image(
+        name=fields.text("name"),
+        version=fields.text("version"),
+        backend=fields.required("backend", choice_of(_BACKENDS)),
+    )
     fields.end()
     return image
 
@@ -477,12 +488,15 @@ def _challenge(_: str, fields: Fields) -> Challenge:
     )
 
 
+_HINT = text_of(MAX_HINT_BYTES, 1)
+
+
 def _exit(_: str, fields: Fields) -> Exit:
     return Exit(
         status=fields.uint("status", 255),
         failure=fields.optional("failure", _exit_failure),
-        trap=fields.optional("trap", text_of(16384, 1)),
-        hint=fields.optional("hint", text_of(1024, 1)),
+        trap=fields.optional("trap", text_of(MAX_TRAP_BYTES, 1)),
+        hint=fields.optional("hint", _HINT),
     )
 
 
@@ -491,7 +505,7 @@ def _exit_failure(value: Any, where: str) -> ExitFailure:
     failure = ExitFailure(
         kind=fields.uint("class", 109, 102),
         message=fields.text("message", least=1),
-        hint=fields.optional("hint", text_of(1024, 1)),
+        hint=fields.optional("hint", _HINT),
     )
     fields.end()
     return failure
@@ -504,7 +518,7 @@ _TENANT: Mapping[str, Callable[[str, Fields], TenantMessage]] = {
     "attach": lambda _, fields: Attach(fields.uint("offset")),
     "stdin": lambda _, fields: Stdin(fields.bytes("data", 0, MAX_DATA_BYTES)),
     "signal": lambda _, fields: Signal(fields.required("number", choice_of(_SIGNALS))),
-    "stop": lambda _, fields: Stop(fields.uint("grace-ms", _MAX_GRACE_MS)),
+    "stop": lambda _, fields: Stop(fields.uint("grace-ms", MAX_GRACE_MS)),
     "detach": lambda _, __: Detach(),
 }
 

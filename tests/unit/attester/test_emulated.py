@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.attester.attested import SNP_REPORT
-from enarx.attester.emulated import MAX_ANSWER_BYTES, EmulatedAttester, encode_answer
+from enarx.attester.emulated import EmulatedAttester
 from enarx.errors import DecodeError, EnarxError, PlatformError, TransportError, UsageError
 from enarx.testing.attesters import snp_source
 from enarx.testing.snp import AT, FakeAmd
+from enarx.wire.platform_answer import MAX_ANSWER_BYTES, encode_answer
 from tests.unit.attester.judging import OTHER_DATA, REPORT_DATA, assert_judged, assert_marked, judge
 
 AMD = FakeAmd(owner="emulated")

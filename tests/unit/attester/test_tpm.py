@@ -172,6 +172,14 @@ def answer_of(body, tag=0x8002):
     return struct.pack(">HII", tag, 10 + len(body), 0) + body
 
 
+def test_values_without_their_pcrs_are_refused():
+    # Two PCRs of the bank are named, and one value is there.
+    device = make_device()
+    device.answer = answer_of(struct.pack(">IIHB3sIH32s", 1, 1, 0xB, 3, b"\x03\0\0", 1, 32, bytes(32)), tag=0x8001)
+    with pytest.raises(DecodeError, match="found 1 values of 2 PCRs"):
+        TpmRegister(device.machine()).read()
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.binary(max_size=300), st.sampled_from([0x131, 0x17E, 0x158, 0x13C]))
 def test_no_answer_does_more_than_raise_our_errors(body, command):

@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from enarx.channel.hpke import OVERHEAD_BYTES, PUBLIC_KEY_BYTES, OneTimeKey, seal
 from enarx.errors import DecodeError, VerificationError
+from enarx.wire import session
+from enarx.wire.release import MAX_RELEASE_BYTES
 
 INFO = bytes(range(64))
 
@@ -20,6 +22,14 @@ def test_opens_what_was_sealed(length):
     assert len(sealed) == length + OVERHEAD_BYTES
     assert KEM.MLKEM768_X25519.enc_length() + 16 == OVERHEAD_BYTES
     assert key.open(sealed, INFO) == bytes(length)
+
+
+def test_sizes_are_those_of_the_messages():
+    assert session._HPKE_KEY_BYTES == PUBLIC_KEY_BYTES
+    assert (session._MIN_SEALED_BYTES, session._MAX_SEALED_BYTES) == (
+        OVERHEAD_BYTES + 1,
+        OVERHEAD_BYTES + MAX_RELEASE_BYTES,
+    )
 
 
 def test_is_the_suite_that_the_protocol_names():

@@ -69,6 +69,18 @@ class Sessions(Streams):
         return self
 
 
+def test_a_message_that_nobody_takes_has_its_time():
+    async def test():
+        async with Sessions() as both:
+            with pytest.raises(TransportError, match="not taken, want it taken within"):
+                # More than the stream's credit; the Keep reads nothing.
+                await both.tenant.send(*[Stdin(bytes(65536))] * 256, timeout_s=0.5)
+            with pytest.raises(TransportError):
+                await both.tenant.send(Detach())
+
+    run(test)
+
+
 def test_carries_messages_both_ways_in_their_order():
     async def test():
         async with Sessions() as both:

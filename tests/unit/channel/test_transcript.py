@@ -113,6 +113,16 @@ def test_a_leaf_s_key_is_hashed_as_spki():
     assert leaf_hash(der) == sha384(der)
 
 
+@pytest.mark.parametrize("change", [(b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07", 3), (b"\xa0\x03\x02\x01\x02", 4)])
+def test_a_certificate_with_a_key_or_version_that_there_is_not_is_none(change):
+    piece, at = change
+    der = make_self_signed(at=datetime(2026, 1, 1, tzinfo=UTC)).chain[0].public_bytes(Encoding.DER)
+    other = bytearray(piece)
+    other[at] ^= 0x55
+    with pytest.raises(ValueError, match="found a version or a key"):
+        spki_hash(der.replace(piece, bytes(other)))
+
+
 def test_a_configuration_is_hidden_by_its_salt():
     nothing = Configuration()
     assert configuration_digest(b"s" * 32, nothing) == hashlib.sha256(b"s" * 32 + b"\xa0").digest()

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import pytest
 
 from enarx.cli import exit_status, load
-from enarx.cli.deploy import show_ended
+from enarx.cli.deploy import _copy_receipt, show_ended
 from enarx.deploy.session import Ended
 from enarx.errors import ConfigError, DecodeError, EnarxError, KeepError, UsageError
 from enarx.wire.session import Exit, ExitFailure
@@ -60,3 +63,34 @@ def test_an_optional_value_follows_an_equals_sign_only(word, value):
     assert parsed.value("insecure-accept-emulated") == value
     assert parsed.operands == ["app.wasm"]
     assert "[--insecure-accept-emulated[=ROOT-SHA256]]" in load("deploy").usage()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    monkeypatch.setattr("enarx.wire.receipt_file.encode_receipt", lambda _: b"receipt")
+    return lambda path: _copy_receipt(SimpleNamespace(receipt_file=None), str(path))
+
+
+def test_a_receipt_is_for_its_owner_whatever_was_there(written, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(b"something longer")
+    old.chmod(0o644)
+    for path in (old, new):
+        written(path)
+        assert path.read_bytes() == b"receipt"
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_receipt_can_go_to_what_is_no_file_and_leaves_its_mode(written, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o644)
+    pipe.chmod(0o644)
+    with open(os.open(pipe, os.O_RDWR), "rb", buffering=0) as reader:
+        written(pipe)
+        assert reader.read(100) == b"receipt"
+    assert pipe.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_receipt_that_cannot_be_written_is_no_end(written, tmp_path, capfd):
+    written(tmp_path / "nowhere" / "receipt")
+    assert "cannot write the receipt" in capfd.readouterr().err

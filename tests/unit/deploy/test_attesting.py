@@ -16,7 +16,7 @@ from enarx.deploy.policy import make_policy
 from enarx.deploy.provisioning import provision
 from enarx.deploy.receipt import attested_facts, make_receipt, rejudge
 from enarx.deploy.sealing import seal_blobs
-from enarx.errors import AppraisalError, DecodeError, KeepError, UsageError, VerificationError
+from enarx.errors import AppraisalError, DecodeError, KeepError, TransportError, UsageError, VerificationError
 from enarx.rats import Verdict
 from enarx.wire.receipt_file import decode_receipt_untrusted, encode_receipt
 from enarx.wire.session import Failure, Provision, Refuse
@@ -96,7 +96,7 @@ def test_refuses_an_offer_that_was_edited(platform, policy, part):
         return offer._replace(limits=offer.limits._replace(memory_bytes=1))
 
     keep = FakeKeep(platform)
-    error = refused(lambda each: each.offer(edit), keep, policy, AppraisalError)
+    error = refused(lambda each: each.offer(edit), keep, policy, VerificationError)
     assert [finding.check.id for finding in error.result.failures] == ["snp.report_data"]
 
 
@@ -104,7 +104,7 @@ def test_refuses_the_offer_of_another_session(platform, policy):
     first = FakeKeep(platform)
     stolen = together(FakeKeep.offer, lambda session: attest(session, judge_of(policy)), first).offer
     keep = FakeKeep(platform)
-    error = refused(lambda each: each.offer(lambda _: stolen), keep, policy, AppraisalError)
+    error = refused(lambda each: each.offer(lambda _: stolen), keep, policy, VerificationError)
     assert [finding.check.id for finding in error.result.failures] == ["snp.report_data"]
 
 
@@ -114,13 +114,41 @@ def test_a_keep_that_is_provisioned_already_is_not_taken_for_an_empty_one(platfo
     assert "not empty" in str(error)
 
 
+@pytest.mark.parametrize("kind", range(103, 110))
+@pytest.mark.parametrize("again", [False, True])
+def test_a_failure_before_the_verdict_is_no_verdict_whatever_it_says(platform, policy, kind, again):
+    async def fail(keep):
+        await keep.challenged()
+        await keep.session.send(Failure(kind, "refused"))
+
+    def ask(session):
+        judge = judge_of(policy)
+        return attest_again(session, judge, bytes(48)) if again else attest(session, judge)
+
+    with pytest.raises(TransportError) as error:
+        together(fail, ask, FakeKeep(platform))
+    assert error.value.status == 107
+
+
+def test_a_failure_after_it_has_its_class(platform, policy, package):
+    keep = FakeKeep(platform)
+
+    async def steps(each):
+        await each.offer()
+        await each.session.receive(10)
+        await each.session.send(Failure(109, "no room"))
+
+    with pytest.raises(KeepError, match="no room"):
+        together(steps, provisioning(policy, package, FakeHost()), keep)
+
+
 def test_the_words_of_a_keep_that_fails_are_shown_without_control_characters(platform, policy):
     async def fail(keep):
         await keep.challenged()
         await keep.session.send(Failure(109, "no\x1b[2J room"))
 
-    error = refused(fail, FakeKeep(platform), policy, KeepError)
-    assert str(error) == "the Keep says: no\N{REPLACEMENT CHARACTER}[2J room"
+    error = refused(fail, FakeKeep(platform), policy, TransportError)
+    assert str(error).endswith("want evidence: no\N{REPLACEMENT CHARACTER}[2J room")
 
 
 def test_evidence_that_is_none_is_told_so(platform, policy):
@@ -255,7 +283,7 @@ def test_attaches_to_the_keep_of_the_receipt_only(platform, policy):
         keep,
     )
     assert (again.attachment.log_start, again.attachment.log_end) == (3, 9)
-    with pytest.raises(AppraisalError) as refused_one:
+    with pytest.raises(VerificationError) as refused_one:
         together(
             lambda each: each.attachment(b"\x02" * 48),
             lambda session: attest_again(session, judge_of(policy), digest),

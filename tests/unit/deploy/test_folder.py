@@ -75,6 +75,15 @@ def test_remembers_how_much_was_shown(folder):
     assert folder.load_offset() == 12
 
 
+@pytest.mark.parametrize("text", [b"", b"[" * 60_000, b"[]", b'{"shown": -1}', b'{"shown": "7"}', b"\xff"])
+def test_what_is_no_place_is_the_beginning(folder, text):
+    folder.create(make_credential())
+    folder.store_offset(7)
+    with open(os.path.join(folder.path, "place.json"), "wb") as file:
+        file.write(text)
+    assert folder.load_offset() == 0
+
+
 def test_forgets_the_key_of_a_keep_that_is_gone(folder):
     folder.create(make_credential())
     folder.forget_key()

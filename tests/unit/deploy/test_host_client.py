@@ -329,6 +329,30 @@ def test_gives_up_where_nothing_gets_on(quick):
     assert "without getting on" in str(error)
 
 
+def test_gives_up_on_a_host_that_always_wants_another_offset(quick):
+    blob = seal_blobs({"files": bytes(1000)})["files"]
+    asked = []
+
+    def respond(method, path, headers, body):
+        asked.append(headers["upload-offset"])
+        return answer(409, b"", f"Upload-Offset: {1 - int(headers['upload-offset'])}\r\n")
+
+    error = error_of(respond, lambda host: host.upload("k", blob))
+    assert type(error) is TransportError
+    assert "5 times without getting on" in str(error)
+    assert len(asked) == 6
+
+
+def test_gives_up_on_a_host_that_takes_it_all_and_has_nothing(quick):
+    blob = seal_blobs({"files": bytes(1000)})["files"]
+
+    def respond(method, path, headers, body):
+        return answer(204, headers="Upload-Offset: 1\r\n").replace(b"Content-Length: 0\r\n", b"")
+
+    error = error_of(respond, lambda host: host.upload("k", blob))
+    assert "5 times without getting on" in str(error)
+
+
 def test_a_refused_upload_is_told():
     blob = seal_blobs({"files": bytes(1000)})["files"]
     error = error_of(

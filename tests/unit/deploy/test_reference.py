@@ -11,6 +11,8 @@ from datetime import timedelta
 import pytest
 
 from enarx.attester.emulated import EmulatedAttester
+from enarx.deploy import attesting
+from enarx.deploy.policy import find_policy, make_policy
 from enarx.deploy.reference import POLICY_NAME, default_policy, image_hint, installed_images, own_emulated_root
 from enarx.emulator.installation import open_installation
 from enarx.emulator.service import answer
@@ -157,6 +159,10 @@ def test_says_that_there_is_no_image_for_other_tees(tee):
     refuses(result, "policy.tee")
     assert result.failures[0].source == POLICY_NAME
     assert f"no image for {result.tee} is in this installation" in image_hint(result)
+    assert attesting._next_step(result, "tdx", find_policy(None)) == image_hint(result)
+    assert "mine.toml says what is accepted" in attesting._next_step(
+        result, "tdx", make_policy(default_policy().text.encode(), name="mine.toml")
+    )
 
 
 def test_gives_no_such_hint_for_other_reasons(platform):

@@ -18,6 +18,9 @@ def test_an_empty_keep_has_extended_nothing():
     assert policy.expectations["tdx.rtmr3"].holds(bytes(48))
     assert not policy.expectations["tdx.rtmr3"].holds(DIGEST)
     assert policy.expectations["tpm.pcr15"].holds(bytes(32))
+    azure = empty_keep(baseline_policy("azure")).expectations["azure.pcr15"]
+    assert azure.holds(bytes(32))
+    assert not azure.holds(hashlib.sha256(b"").digest())
 
 
 def test_a_provisioned_keep_has_extended_its_receipt_as_the_drivers_do():
@@ -25,6 +28,9 @@ def test_a_provisioned_keep_has_extended_its_receipt_as_the_drivers_do():
     assert policy.expectations["tdx.rtmr3"].holds(TdxRegister.predict(None, DIGEST))
     assert policy.expectations["tpm.pcr15"].holds(TpmRegister.predict(None, DIGEST))
     assert not policy.expectations["tdx.rtmr3"].holds(bytes(48))
+    azure = provisioned_keep(baseline_policy("azure"), DIGEST).expectations["azure.pcr15"]
+    assert azure.holds(TpmRegister.predict(None, DIGEST))
+    assert not azure.holds(bytes(32))
 
 
 def test_a_policy_without_such_a_register_stays_as_it_is():

@@ -28,7 +28,7 @@ class FakeSession:
         self.is_closed = False
         self.then = then
 
-    async def send(self, *messages):
+    async def send(self, *messages, timeout_s=None):
         self.sent += messages
         for message in messages:
             if self.then is not None:
@@ -96,6 +96,79 @@ def test_output_that_leaves_a_gap_or_comes_twice_is_refused(offset):
         fake = FakeSession(Output("stdout", 0, b"a"), Output("stdout", offset, b"b"))
         with pytest.raises(DecodeError, match="left something out"):
             await Conversation(fake).converse(None, Kept())
+
+    run(use)
+
+
+def test_accepts_a_receipt_by_attaching_at_the_beginning_which_leaves_no_gap():
+    async def use():
+        fake = FakeSession(Output("stdout", 1, b"a"))
+        conversation = Conversation(fake)
+        await conversation.accept()
+        assert fake.sent == [Attach(0)]
+        with pytest.raises(DecodeError, match="left something out"):
+            await conversation.converse(None, Kept())
+
+    run(use)
+
+
+def test_the_first_output_of_an_attach_may_begin_later_and_is_said_so():
+    async def use():
+        fake, said, sink = FakeSession(Output("stdout", 9, b"a"), Output("stdout", 10, b"b"), DONE), [], Kept()
+        conversation = Conversation(fake, say=said.append)
+        await conversation.attach(2)
+        await conversation.converse(None, sink)
+        assert said == ["7 bytes of output are gone from the log"]
+        assert sink.written == [(1, b"a"), (1, b"b")]
+        assert conversation.offset == 11
+
+    run(use)
+
+
+@pytest.mark.parametrize(
+    "messages", [[(1, b"a")], [(2, b"a"), (4, b"b")], [(3, b"a"), (5, b"b")], [(3, b"a"), (3, b"b")]]
+)
+def test_no_other_output_of_an_attach_may(messages):
+    async def use():
+        fake = FakeSession(*(Output("stdout", offset, data) for offset, data in messages))
+        conversation = Conversation(fake)
+        await conversation.attach(2)
+        with pytest.raises(DecodeError, match="left something out"):
+            await conversation.converse(None, Kept())
+
+    run(use)
+
+
+def test_a_log_that_has_moved_on_is_shown_up_to_the_next_statistics():
+    async def use():
+        outputs = Output("stdout", 90, b"abc"), Output("stdout", 93, b"d")
+        fake, sink = FakeSession(*outputs, Stats(1, 2, 3), Output("stdout", 94, b"e")), Kept()
+        conversation = Conversation(fake)
+        await conversation.attach(2)
+        outcome = await conversation.converse(None, sink, until=50)
+        assert (outcome, sink.written) == (Detached(offset=94), [(1, b"abc"), (1, b"d")])
+        assert fake.sent == [Attach(2), Detach()]
+
+    run(use)
+
+
+def test_a_log_that_has_moved_on_a_little_is_shown_up_to_where_it_was_wanted():
+    async def use():
+        fake, sink = FakeSession(Stats(1, 2, 3), Output("stdout", 4, b"abc"), Output("stdout", 7, b"d")), Kept()
+        conversation = Conversation(fake)
+        await conversation.attach(2)
+        assert await conversation.converse(None, sink, until=7) == Detached(offset=7)
+
+    run(use)
+
+
+@pytest.mark.parametrize(("keeps_end", "sent"), [(False, []), (True, [Detach()])])
+def test_who_only_reads_along_leaves_the_end_for_others(keeps_end, sent):
+    async def use():
+        fake = FakeSession(DONE)
+        assert (await Conversation(fake).converse(None, Kept(), keeps_end=keeps_end)).exit == DONE
+        assert fake.sent == sent
+        assert fake.is_closed
 
     run(use)
 
@@ -202,12 +275,13 @@ def test_term_is_passed_on():
 def test_a_terminal_that_closes_detaches(number, only_leave):
     async def use():
         fake = FakeSession()
-        conversation = Conversation(fake, offset=7)
+        conversation = Conversation(fake)
+        await conversation.attach(7)
         with conversation.signals(only_leave=only_leave):
             os.kill(os.getpid(), number)
             outcome = await conversation.converse(None, Kept())
         assert outcome == Detached(offset=7)
-        assert fake.sent == [Detach()]
+        assert fake.sent == [Attach(7), Detach()]
         assert fake.is_closed
 
     run(use)
@@ -233,6 +307,18 @@ def test_detaches_where_it_was_told_to():
         assert (outcome.offset, sink.written) == (5, [(1, b"abc")])
         nothing = FakeSession()
         assert await Conversation(nothing).converse(None, Kept(), until=0) == Detached(offset=0)
+
+    run(use)
+
+
+def test_stops_what_writes_without_end_and_shows_nothing_of_it():
+    async def use():
+        said = []
+        fake = FakeSession(Output("stdout", 99, b"a"), Output("stdout", 100, b"b"), DONE)
+        conversation = Conversation(fake, say=said.append)
+        await conversation.attach(2)
+        assert (await conversation.stop(0, Quiet())).exit == DONE
+        assert said == []
 
     run(use)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from enarx.abi.snp import parse_certificate_table_untrusted, parse_report_untrusted
-from enarx.attester.emulated import EmulatedAttester, encode_answer
+from enarx.attester.emulated import EmulatedAttester
 from enarx.emulator.installation import TCB, open_installation
 from enarx.emulator.service import answer
 from enarx.errors import DecodeError
@@ -43,8 +43,6 @@ def test_answers_with_a_report_of_what_was_launched(opened):
 
 def test_is_what_the_attester_reads(opened):
     answered = answer(opened, REQUEST, measurement=MEASUREMENT, report_id=REPORT_ID)
-    report, rest = split(answered)
-    assert encode_answer(report, split(rest)[0]) == answered
     attested = EmulatedAttester(lambda _: answered).attest(REQUEST)
     assert attested.evidence
     assert len(attested.endorsements) == 1

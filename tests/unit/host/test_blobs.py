@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
-from enarx.errors import PlatformError, TransportError, UsageError
+from enarx.errors import KeepError, PlatformError, TransportError, UsageError
 from enarx.host import blobs
 from enarx.host.blobs import Blob, BlobFolder
 
@@ -125,6 +126,44 @@ def test_a_folder_knows_its_blobs(tmp_path):
         blob = folder.announce("cd", 5)
         assert await waiting is blob
         assert (len(folder), folder.reserved_bytes) == (2, 15)
+
+    run(work())
+
+
+def test_an_upload_ends_with_the_keep_and_none_begins(tmp_path):
+    async def work():
+        folder = BlobFolder(str(tmp_path), {})
+        blob = folder.announce("ab", 1 << 20)
+        forever, begun = asyncio.Event(), asyncio.Event()
+
+        async def slow():
+            yield bytes(1000)
+            begun.set()
+            await forever.wait()
+
+        task = asyncio.create_task(blob.append(slow()))
+        await begun.wait()
+        folder.close()
+        with pytest.raises(KeepError, match="found its Keep ended"):
+            await task
+        assert not [name for fd in os.listdir("/proc/self/fd") if (name := link_of(fd)).startswith(str(tmp_path))]
+        with pytest.raises(KeepError, match="found its Keep ended"):
+            await blob.append(pieces(b"x"))
+
+    run(work())
+
+
+def link_of(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_time_limit_of_the_upload_is_its_own(tmp_path):
+    async def work():
+        with pytest.raises(TimeoutError):
+            await Blob(str(tmp_path / "b"), 10).append(pieces(b"0", fail=TimeoutError()))
 
     run(work())
 

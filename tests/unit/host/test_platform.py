@@ -17,7 +17,7 @@ from enarx.abi.snp import REPORT_BYTES, parse_report_untrusted
 from enarx.emulator.installation import open_installation
 from enarx.errors import DecodeError, PlatformError, TransportError
 from enarx.host import platform as platform_module
-from enarx.host.launchers.nil import _DIE_WITH_PARENT
+from enarx.host.launchers.nil import DIE_WITH_PARENT
 from enarx.host.platform import EmulatedPlatform, answer_platform, package_of_process
 from enarx.host.process_facts import start_ticks
 from enarx.image import measure_process
@@ -81,7 +81,7 @@ def test_measures_the_package_that_the_process_runs(platform, package, start):
 def test_understands_what_the_launcher_puts_before_the_program(package, start):
     program = package / "keep/__main__.py"
     assert package_of_process(*start("-I", "-S", "-Xenarx-keep=0123", program)) == str(package)
-    bootstrap = "-c" + _DIE_WITH_PARENT.format(parent=os.getpid())
+    bootstrap = "-c" + DIE_WITH_PARENT.format(parent=os.getpid())
     assert package_of_process(*start("-I", "-S", "-Xenarx-keep=0123", bootstrap, program)) == str(package)
 
 

@@ -4,19 +4,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
+import threading
+from types import SimpleNamespace
 
 import pytest
 
-from enarx.errors import PlatformError
-from enarx.host.relay import Outbound, OutboundRules, bind_port
+from enarx.errors import PlatformError, TransportError
+from enarx.host import relay
+from enarx.host.relay import MAX_LOOKUPS, Outbound, OutboundRules, bind_port
 
 API = 8470
 
 
 def refused(rules, address, port=80):
-    outbound = Outbound(rules)
+    outbound = Outbound(rules, keeps=1)
     try:
         outbound._require_allowed(ipaddress.ip_address(address), port)
     except PermissionError:
@@ -77,3 +81,60 @@ def test_binds_a_port_that_is_free():
             bind_port("127.0.0.1", port)
         with socket.create_connection(("127.0.0.1", port)):
             assert port
+
+
+class Resolver:
+    """Knows `quick` and nobody else; other names keep their thread until it is let go."""
+
+    def __init__(self):
+        self.let_go = threading.Event()
+        self.asked = []
+
+    def __call__(self, host, *_, **__):
+        self.asked.append(host)
+        if host != "quick":
+            assert self.let_go.wait(20)
+        raise OSError("no such name")
+
+
+class Wanted:
+    """A stream that a Keep opened."""
+
+    def __init__(self, host):
+        self.target = SimpleNamespace(host=host, port=9)
+        self.reason = None
+
+    def reset(self, reason):
+        self.reason = reason
+
+
+def test_names_that_nobody_answers_for_hold_up_their_own_keep_only(monkeypatch):
+    monkeypatch.setattr(relay, "CONNECT_TIMEOUT_S", 0.2)
+    resolver = Resolver()
+
+    async def work():
+        outbound = Outbound(OutboundRules(), keeps=2, resolve=resolver)
+
+        async def reason_for(host, slots):
+            stream = Wanted(host)
+            with pytest.raises(TransportError):
+                await outbound.carry(stream, slots)
+            return stream.reason
+
+        one, other = asyncio.Semaphore(MAX_LOOKUPS), asyncio.Semaphore(MAX_LOOKUPS)
+        try:
+            async with asyncio.timeout(10):
+                slow = [asyncio.create_task(reason_for(f"slow{number}", one)) for number in range(50)]
+                assert set(await asyncio.gather(*slow)) == {"timeout"}
+                # Nobody waits for them any more, and still they have their threads.
+                assert len(resolver.asked) == MAX_LOOKUPS
+                assert await reason_for("quick", one) == "timeout"
+                assert await reason_for("quick", other) == "unreachable"
+                resolver.let_go.set()
+                monkeypatch.setattr(relay, "CONNECT_TIMEOUT_S", 10.0)
+                assert await reason_for("quick", one) == "unreachable"
+        finally:
+            resolver.let_go.set()
+            outbound.close()
+
+    asyncio.run(work())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.errors import ConfigError, UsageError
-from enarx.host.tenants import LOCAL, Tenants, decode_tenants, load_tenants
+from enarx.host.tenants import LOCAL, Tenants, decode_tenants, load_tenants, private_tenants
 
 DIGEST = hashlib.sha256(b"token").hexdigest()
 CERTIFICATE = hashlib.sha256(b"certificate").hexdigest()
@@ -135,3 +135,15 @@ def test_a_file_that_is_none_is_a_usage_error(tmp_path):
         load_tenants(str(tmp_path))
     with pytest.raises(UsageError, match="want a file"):
         load_tenants(os.devnull)
+
+
+def test_a_private_host_has_one_tenant_who_is_its_operator():
+    tenants = private_tenants(b"token")
+    assert tenants.recognise_untrusted(b"token", None).name == LOCAL.name
+    assert tenants.is_operator_untrusted(b"token")
+    assert tenants.is_private
+    assert not tenants.is_open
+    for stranger in (None, b"", b"other"):
+        assert tenants.recognise_untrusted(stranger, None) is None
+        assert not tenants.is_operator_untrusted(stranger)
+    assert not Tenants(None).is_private

@@ -14,6 +14,7 @@ import pytest
 
 from enarx.channel.transcript import receipt_digest
 from enarx.errors import PlatformError, TransportError
+from enarx.keep.session import INPUT_BYTES
 from enarx.wire.release import Configuration, decode_identity_untrusted
 from enarx.wire.session import (
     Attach,
@@ -75,6 +76,7 @@ async def provisioned(
     running.host.blobs |= sealed.blobs
     receipt = await tenant.provision(offer, sealed)
     assert isinstance(receipt, Receipt), receipt
+    await tenant.accept()
     return tenant, receipt
 
 
@@ -456,6 +458,145 @@ def test_refuses_files_that_are_none(tmp_path):
     scenario(test, tmp_path)
 
 
+# --- The receipt is accepted, or nothing is left
+
+
+FLOOD = b"""
+while True:
+    os.write(1, b'x' * 65536)
+"""
+
+
+async def offered_receipt(running: Running, module: bytes, credential: Any = None) -> tuple[Tenant, Receipt]:
+    """Provision a Keep, and say nothing about its receipt."""
+    tenant = await running.tenant(credential)
+    offer = await tenant.offer()
+    sealed = seal_package(module)
+    running.host.blobs |= sealed.blobs
+    receipt = await tenant.provision(offer, sealed)
+    assert isinstance(receipt, Receipt), receipt
+    return tenant, receipt
+
+
+def is_dead(running: Running) -> bool:
+    return running.keep._supervisor._status is not None
+
+
+@pytest.mark.parametrize("how", ["break", "close", "link"])
+def test_a_session_that_ends_before_the_receipt_is_accepted_ends_keep_and_workload(tmp_path, how):
+    async def test(running):
+        tenant, _ = await offered_receipt(running, FLOOD)
+        if how == "break":
+            tenant.session._stream.reset("closed")
+        elif how == "close":
+            await tenant.session.close()
+        else:
+            running.host.link.close()
+        assert await running.ended() == 107
+        assert is_dead(running)
+        assert running.said == ["provisioning failed: TransportError"]
+
+    scenario(test, tmp_path)
+
+
+def test_a_receipt_that_is_never_accepted_ends_keep_and_workload(tmp_path, monkeypatch):
+    monkeypatch.setattr("enarx.keep.session.ATTACH_S", 0.1)
+
+    async def test(running):
+        tenant, _ = await offered_receipt(running, FLOOD)
+        assert (await failure_of(tenant)).kind == 107
+        assert await running.ended() == 107
+        assert is_dead(running)
+
+    scenario(test, tmp_path)
+
+
+def test_a_receipt_that_is_refused_ends_keep_and_workload(tmp_path):
+    async def test(running):
+        tenant, _ = await offered_receipt(running, FLOOD)
+        await tenant.send(Refuse("verification"))
+        assert await running.ended() == 109
+        assert is_dead(running)
+
+    scenario(test, tmp_path)
+
+
+@pytest.mark.parametrize("message", [Attach(1), Stdin(b"x"), Detach(), Stop(0), Signal(2), Provision(bytes(2000))])
+def test_after_a_receipt_nothing_else_is_taken_and_the_keep_ends(tmp_path, message):
+    async def test(running):
+        tenant, _ = await offered_receipt(running, CAT)
+        await tenant.send(message)
+        assert (await failure_of(tenant)).kind == 103
+        assert await running.ended() == 103
+
+    scenario(test, tmp_path)
+
+
+def test_nothing_of_the_workload_is_sent_before_and_nothing_is_lost(tmp_path):
+    async def test(running):
+        tenant, _ = await offered_receipt(running, b"[os.write(1, b'x' * 65536) for _ in range(128)];" + ENDED % 0)
+        # The workload writes until the log is full, and waits.
+        while running.keep._log.has_room(65536):  # noqa: ASYNC110  # nobody else is told
+            await asyncio.sleep(0.01)
+        with pytest.raises(TransportError, match="found no message"):
+            await tenant.session.receive(0.1)
+        assert running.keep._log.start == 0
+        await tenant.accept()
+        assert (await tenant.finish()).status == 0
+        assert tenant.offsets[0] == 0
+        assert len(tenant.output["stdout"]) == 128 * 65536
+
+    scenario(test, tmp_path)
+
+
+def test_nobody_attaches_before(tmp_path):
+    async def test(running):
+        credential = make_credential()
+        tenant, receipt = await offered_receipt(running, CAT, credential)
+        stream = await running.host.session()
+        with pytest.raises(TransportError, match="limit"):
+            await stream.read()
+        await tenant.accept()
+        again = await running.tenant(credential)
+        await again.attach(receipt)
+
+    scenario(test, tmp_path)
+
+
+def test_the_workload_is_killed_before_any_farewell(tmp_path, monkeypatch):
+    async def test(running):
+        async def say_failure(_session, _error):
+            await running.keep._supervisor._reaped.wait()
+
+        monkeypatch.setattr("enarx.keep.life.say_failure", say_failure)
+        tenant, _ = await offered_receipt(running, FLOOD)
+        await tenant.send(Refuse("verification"))
+        assert await running.ended() == 109
+
+    scenario(test, tmp_path)
+
+
+def test_a_keep_that_is_told_to_end_kills_first_and_tells_of_no_end(tmp_path, monkeypatch):
+    async def test(running):
+        flushed = []
+
+        async def flush(link):
+            flushed.append(is_dead(running))
+            link.close()
+
+        monkeypatch.setattr(running.keep, "_flush", flush)
+        tenant, _ = await provisioned(running, b"os.write(1, b'r');" + CAT)
+        await tenant.until(b"r")
+        running.keep.end(0)
+        # An end of the workload is none of what `over` takes.
+        tenant._remember = lambda message: pytest.fail(str(message)) if isinstance(message, Exit) else None
+        await over(tenant)
+        assert await running.ended() == 0
+        assert flushed == [True]
+
+    scenario(test, tmp_path)
+
+
 def test_takes_no_second_provision(tmp_path):
     async def test(running):
         tenant, _ = await provisioned(running, CAT)
@@ -608,6 +749,42 @@ def test_the_end_is_kept_for_who_was_not_there(tmp_path):
     scenario(test, tmp_path)
 
 
+def test_an_end_that_crosses_a_detach_is_kept(tmp_path):
+    async def test(running):
+        credential = make_credential()
+        tenant, receipt = await provisioned(running, HELLO + b";" + ENDED % 7, credential)
+        while not isinstance(message := await tenant.receive(), Exit):
+            tenant._remember(message)
+        await tenant.send(Detach())
+        await tenant.session.close()
+        again = await running.tenant(credential)
+        await again.attach(receipt)
+        assert (await again.finish()).status == 7
+        assert again.output["stdout"] == b"hello"
+        assert await running.ended() == 0
+
+    scenario(test, tmp_path)
+
+
+def test_a_workload_that_writes_without_end_is_attached_and_stopped(tmp_path):
+    async def test(running):
+        credential = make_credential()
+        first, receipt = await provisioned(running, FLOOD, credential)
+        await first.send(Detach())
+        await over(first)
+        again = await running.tenant(credential)
+        attachment, _ = await again.attachment(receipt)
+        while running.keep._log.start <= attachment.log_end:  # noqa: ASYNC110  # nobody else is told
+            await asyncio.sleep(0.01)
+        await again.send(Attach(attachment.log_start), Stop(0))
+        assert (await again.finish()).status == 137
+        assert again.offsets[0] > attachment.log_end
+        assert again.offsets[-1] - again.offsets[0] <= len(again.output["stdout"])
+        assert await running.ended() == 0
+
+    scenario(test, tmp_path)
+
+
 def test_an_end_that_nobody_asks_for_is_forgotten(tmp_path):
     async def test(running):
         tenant, _ = await provisioned(running, b"os.read(0, 1);" + ENDED % 5)
@@ -660,7 +837,7 @@ def test_input_beyond_the_window_ends_the_session_only(tmp_path):
     async def test(running):
         credential = make_credential()
         tenant, receipt = await provisioned(running, b"import time; time.sleep(60)", credential)
-        for _ in range(17):
+        for _ in range(INPUT_BYTES // 65536 + 1):
             await tenant.send(Stdin(bytes(65536)))
         assert (await failure_of(tenant)).kind == 107
         await over(tenant)
@@ -693,6 +870,29 @@ def test_stop_terminates_and_then_kills(tmp_path):
         await tenant.send(Stop(100))
         assert (await tenant.finish()).status == 137
         assert await running.ended() == 0
+
+    scenario(test, tmp_path)
+
+
+def test_of_many_stops_the_earliest_counts_and_one_timer_is_kept(tmp_path):
+    async def test(running):
+        tenant, _ = await provisioned(
+            running, b"signal.signal(15, signal.SIG_IGN); os.write(1, b'r'); import time; time.sleep(60)"
+        )
+        await tenant.until(b"r")
+        timers = set()
+        call_at = running.keep._loop.call_at
+
+        def counted(at, call, *arguments, **how):
+            timer = call_at(at, call, *arguments, **how)
+            if call == running.keep._supervisor.kill:
+                timers.add(timer)
+            return timer
+
+        running.keep._loop.call_at = counted
+        await tenant.send(*[Stop(600_000)] * 50, Stop(200), *[Stop(500_000)] * 50)
+        assert (await tenant.finish()).status == 137
+        assert len(timers) == 2
 
     scenario(test, tmp_path)
 

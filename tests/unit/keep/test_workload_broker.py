@@ -8,6 +8,8 @@ import os
 import random
 import select
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -62,6 +64,26 @@ def wait(pending):
 def taken(pending):
     wait(pending)
     return pending.take()
+
+
+def test_who_is_not_the_keep_does_not_come_through_a_listener(keep):
+    keep.listener.bind("")
+    keep.listener.listen()
+    name = keep.listener.getsockname()
+    code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({name!r}); print(s.recv(1))"
+    with keep.broker.listener("http") as listener, socket.socket(socket.AF_UNIX) as ours:
+        stranger = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert select.select([listener], [], [], WAIT_S)[0]
+        # The stranger is first in the queue.
+        ours.connect(name)
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"x")
+            assert ours.recv(1) == b"x"
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert stranger.communicate(timeout=WAIT_S)[0] == b"b''\n"
 
 
 def test_a_connection_is_asked_for_and_taken_once(keep):

@@ -69,6 +69,7 @@ def test_limits_are_set_one_by_one(given):
         {"fuel": (1 << 64) - 1},
         {"output-bytes": 1 << 63},
         {"open-files": 0},
+        {"open-files": (1 << 20) + 1},
     ],
 )
 def test_refuses_a_limit_that_no_workload_can_have(given, limits):

@@ -88,6 +88,25 @@ def test_refuses_an_unknown_member_and_another_version():
         decode_receipt_untrusted(json.dumps(document).encode())
 
 
+def test_says_an_unknown_member_in_one_line():
+    document = json.loads(encode_receipt(RECEIPT)) | {"a\n\x1b[2Jb": 1}
+    with pytest.raises(DecodeError, match=r"'a\\n\\x1b\[2Jb': found an unknown member"):
+        decode_receipt_untrusted(json.dumps(document).encode())
+
+
+def test_a_digest_has_one_form():
+    for text in ("00 " * 32, "AB" * 32, "0x" + "00" * 31):
+        document = json.loads(encode_receipt(RECEIPT)) | {"accepted-roots": [text]}
+        with pytest.raises(DecodeError, match="want SHA-256 in hex"):
+            decode_receipt_untrusted(json.dumps(document).encode())
+
+
+def test_says_how_long_what_is_too_long_is():
+    document = json.loads(encode_receipt(RECEIPT)) | {"policy-name": "x" * 4097}
+    with pytest.raises(DecodeError, match="policy-name: found str of 4097, want text of at most 4096 characters"):
+        decode_receipt_untrusted(json.dumps(document).encode())
+
+
 def test_base64_has_one_form():
     for text in ("Yw", "Yw=", "Yx==", " Yw==", "Yw==\n"):
         document = json.loads(encode_receipt(RECEIPT)) | {"challenge": text}

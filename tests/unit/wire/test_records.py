@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from enarx.runtime import workload
 from enarx.wire import DEFAULT, ConnectFile, EnarxToml, Limits, ListenFile, NullFile, StdioFile, Tls, replace
+from enarx.wire.records import DEFAULT_MEMORY_BYTES
 
 
 def test_the_default_is_the_three_standard_streams_and_nothing_else():
@@ -18,6 +20,10 @@ def test_the_default_is_the_three_standard_streams_and_nothing_else():
     )
     assert Limits() == Limits(memory_bytes=None, timeout_s=None, fuel=None, output_bytes=None, open_files=None)
     assert Tls() == Tls(certificate=None, private_key=None, client_auth="none", trust_anchors=())
+
+
+def test_the_default_of_memory_is_the_runtimes():
+    assert workload.DEFAULT_MEMORY_BYTES == DEFAULT_MEMORY_BYTES
 
 
 def test_fills_in_defaults_and_takes_values():

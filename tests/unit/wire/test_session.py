@@ -92,6 +92,16 @@ def test_a_member_too_many_or_too_few_is_refused(message, data):
             decode(encode(value))
 
 
+@pytest.mark.parametrize("backend", ["snp\x1b[2K\rattested", "SNP", "", "auto", 1])
+@given(message=st.one_of(OFFERS, ATTACHMENTS))
+@settings(max_examples=5, deadline=None, derandomize=True)
+def test_a_backend_that_nobody_knows_is_refused(backend, message):
+    value = decode_untrusted(encode_message(message), max_bytes=MAX_MESSAGE_BYTES)
+    value["image"]["backend"] = backend
+    with pytest.raises(DecodeError, match="backend"):
+        decode_keep_message_untrusted(encode(value))
+
+
 @given(st.binary(max_size=200))
 @QUICK
 def test_any_bytes_are_a_message_or_refused(data):

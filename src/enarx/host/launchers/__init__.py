@@ -71,8 +71,8 @@ class Launcher(Protocol):
         """
         ...
 
-    def stop(self, launched: Launched) -> None:
-        """End a Keep at once. That it has ended is seen on its `pidfd`."""
+    def stop(self, launched: Launched, *, at_once: bool) -> None:
+        """End a Keep, at once or after it has tidied up. That it has ended is seen on its `pidfd`."""
         ...
 
     def stop_strays(self, identifier: str) -> None:

@@ -8,6 +8,8 @@ unless it is told not to (`dies_with_host`: the private host of one deployment).
 Limits are set from outside, a moment after the start, when the Keep holds nobody's code yet:
 
 - no core dumps, and a limit on descriptors;
+- RLIMIT_FSIZE: no file of a workload is larger than its Keep's memory and package together. Its folders are in memory, and how
+  many files are there is not counted;
 - RLIMIT_DATA, for each of the Keep's processes: what they can write to, which is what WebAssembly memory takes as it grows.
   RLIMIT_AS would count the address space that the engine reserves without using it. The margin above the Keep's memory is for
   the interpreter, the compiler and the package; it is a last line, and the Keep's own limit is the one that is told of;
@@ -29,15 +31,18 @@ from enarx.host.platform import EmulatedPlatform
 from enarx.host.process_facts import find_marked, open_process, start_ticks
 from enarx.host.state import connect_link, listen_link
 
-__all__ = ["KEEP_PROGRAM", "NilLauncher"]
+__all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "MARK", "NilLauncher"]
 
 KEEP_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(enarx.__file__)), "keep", "__main__.py")
 MAX_OPEN_FILES = 8192
 MARGIN_BYTES = 1 << 30
 _LINK_FD = 3
 
+MARK = "-Xenarx-keep="
+"""Begins the word of a Keep's command that has its id."""
+
 # The parent is compared afterwards, because it may have ended before.
-_DIE_WITH_PARENT = """\
+DIE_WITH_PARENT = """\
 import ctypes, os, runpy, sys
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() != {parent}: os._exit(1)
@@ -71,7 +76,7 @@ class NilLauncher:
         # The first word without a dash is the program: by it the emulated platform knows what it measures. Python keeps an
         # -X that it does not know, and the mark is found by `stop_strays` and by whoever reads a list of processes.
         command = [sys.executable, "-I", "-S", _mark(spec.id)]
-        command += ["-c" + _DIE_WITH_PARENT.format(parent=os.getpid())] if self._dies_with_host else []
+        command += ["-c" + DIE_WITH_PARENT.format(parent=os.getpid())] if self._dies_with_host else []
         command += [self._program, "--backend", self.backend, "--memory", str(spec.memory_bytes)]
         command += ["--package-limit", str(spec.package_bytes), "--log", str(spec.log_bytes)]
         command += ["--link-fd", str(_LINK_FD)]
@@ -119,6 +124,7 @@ class NilLauncher:
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
             (resource.RLIMIT_DATA, data_bytes),
+            (resource.RLIMIT_FSIZE, spec.memory_bytes + spec.package_bytes),
         )
         try:
             for which, wanted in limits:
@@ -149,10 +155,10 @@ class NilLauncher:
         """Connect to the link socket in the Keep's folder."""
         return connect_link(folder)
 
-    def stop(self, launched: Launched) -> None:
-        """Kill the process; its workload dies with it."""
+    def stop(self, launched: Launched, *, at_once: bool) -> None:
+        """Have the process end, or kill it; its workload dies with it."""
         try:
-            signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL if at_once else signal.SIGTERM)
         except ProcessLookupError:
             return  # it has ended
 
@@ -162,7 +168,7 @@ class NilLauncher:
             ticks = start_ticks(pid)
             found = None if ticks is None else self.adopt(identifier, pid, ticks)
             if found is not None:
-                self.stop(found)
+                self.stop(found, at_once=True)
                 os.close(found.pidfd)
 
     def report(self, launched: Launched, request: bytes) -> bytes:
@@ -171,7 +177,7 @@ class NilLauncher:
 
 
 def _mark(identifier: str) -> str:
-    return f"-Xenarx-keep={identifier}"
+    return f"{MARK}{identifier}"
 
 
 def _environment() -> dict[str, str]:

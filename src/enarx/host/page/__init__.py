@@ -55,7 +55,7 @@ def render_page(fleet: Fleet, *, at: datetime) -> bytes:
     records = fleet.records()
     running = [record for record in records if record.id in fleet.reserved]
     ended = [record for record in reversed(records) if record.id not in fleet.reserved][:20]
-    memory = sum(record.memory_bytes for record in running)
+    memory = sum(record.reserved_bytes for record in running)
     limits = fleet.limits
     page = f"""<!DOCTYPE html>
 <html lang="en">

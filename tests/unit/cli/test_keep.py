@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `enarx keep list` and `keep show` print of what others say."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from enarx.cli import keep
+from enarx.deploy.host_client import HostKeep
+from enarx.deploy.receipt import AttestedFacts
+from enarx.wire.release import Identity
+from enarx.wire.session import Limits
+
+LISTED = HostKeep(id="ab", backend="nil", state="ready", created="today", memory_bytes=1, ports=())
+
+
+def facts(**members):
+    known = {
+        "at": datetime(2026, 6, 1, tzinfo=UTC),
+        "identity": Identity(b"a" * 32, b"b" * 32, b"c" * 32, True, b"d" * 48),
+        "image": "enarx 1",
+        "backend": "nil",
+        "limits": Limits(1, 1, 1),
+        "status": "warning",
+        "emulated": True,
+        "policy_name": "default",
+    }
+    return AttestedFacts(**known | members)
+
+
+@pytest.fixture
+def listed(monkeypatch, capfd):
+    def listed(found, **members):
+        async def list_keeps():
+            return [found]
+
+        async def show_keep(_):
+            return found
+
+        host = SimpleNamespace(list_keeps=list_keeps, show_keep=show_keep)
+        monkeypatch.setattr(keep, "_stored_facts", lambda *_: facts(**members))
+        monkeypatch.setattr(keep, "_folder", lambda *_: SimpleNamespace(exists=lambda: False))
+        parsed = SimpleNamespace(flag=lambda _: False, operands=["ab"])
+        assert asyncio.run(keep._list(parsed, host)) == 0
+        text = capfd.readouterr().out
+        assert asyncio.run(keep._show(parsed, host)) == 0
+        assert capfd.readouterr().out == text
+        return text
+
+    return listed
+
+
+def test_each_fact_has_its_source_beside_it(listed):
+    lines = listed(LISTED).splitlines()
+    assert lines[0] == "EMULATED Keep ab"
+    assert {line.split()[0] for line in lines[1:]} == {"host", "attested"}
+    assert "attested   EMULATED nil Keep, image enarx 1, when it was deployed" in lines[2]
+
+
+@pytest.mark.parametrize("member", ["image", "backend", "status", "policy_name"])
+def test_nothing_that_a_keep_says_moves_the_cursor(listed, member):
+    text = listed(LISTED, **{member: "snp\x1b[2K\r\nattested   snp"})
+    assert "snp\ufffd[2K\ufffd\ufffdattested   snp" in text
+    assert all(line.isprintable() for line in text.splitlines())
+    assert len(text.splitlines()) == len(listed(LISTED).splitlines())
