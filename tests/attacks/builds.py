@@ -262,7 +262,7 @@ def impatient() -> None:
     from enarx.deploy import attesting, provisioning
     from enarx.keep import session
 
-    attesting.OFFER_TIMEOUT_S = provisioning.RECEIPT_TIMEOUT_S = session.PROVISION_S = 10.0
+    attesting.OFFER_TIMEOUT_S = provisioning.RECEIPT_TIMEOUT_S = session.PROVISION_S = session.ATTACH_S = 5.0
 
 
 class NullTls:
