@@ -105,6 +105,16 @@ class Store:
     def __init__(self, path: str) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+        except sqlite3.Error as error:
+            raise _unusable(path, str(error), "move it away to start with an empty one") from error
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, path: str) -> None:
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA foreign_keys = ON")
@@ -113,13 +123,12 @@ class Store:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
                 version = SCHEMA_VERSION
         except sqlite3.Error as error:
-            raise PlatformError(
-                f"cannot use the state file: {path}: {error}", hint="move it away to start with an empty one"
-            ) from error
+            raise _unusable(path, str(error), "move it away to start with an empty one") from error
         if version != SCHEMA_VERSION:
-            raise PlatformError(
-                f"cannot use the state file: {path}: found schema version {version}, want {SCHEMA_VERSION}",
-                hint="another version of enarx wrote it; let that one end its Keeps, or move the file away",
+            raise _unusable(
+                path,
+                f"found schema version {version}, want {SCHEMA_VERSION}",
+                "another version of enarx wrote it; let that one end its Keeps, or move the file away",
             )
 
     def close(self) -> None:
@@ -204,3 +213,7 @@ class Store:
     def blobs(self, keep: str) -> dict[str, int]:
         """Return the length of each blob of a Keep by its digest."""
         return dict(self._db.execute("SELECT digest, length FROM blobs WHERE keep = ?", (keep,)).fetchall())
+
+
+def _unusable(path: str, reason: str, hint: str) -> PlatformError:
+    return PlatformError(f"cannot use the state file: {path}: {reason}", hint=hint)
