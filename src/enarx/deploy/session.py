@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from enarx.channel.memory import keep_freed_memory
 from enarx.deploy.attesting import raise_failure
-from enarx.errors import DecodeError, KeepError
+from enarx.errors import DecodeError, KeepError, TransportError
 from enarx.wire.session import MAX_DATA_BYTES, Attach, Detach, Exit, Failure, Output, Signal, Stats, Stdin, Stop, Window
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Conversation:
         self._window_moved = asyncio.Event()
         self._commands: asyncio.Queue[int] = asyncio.Queue()
         self._was_signalled = False
+        self._is_leaving = False
         self._until: int | None = None
         self._until_stats = False
         self._may_skip = False
@@ -166,6 +167,9 @@ class Conversation:
             while True:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
+                    if self._is_leaving and isinstance(task.exception(), TransportError):
+                        # What ended here is the session that this end is leaving; who leaves it says so.
+                        continue
                     result = task.result()
                     if isinstance(result, OSError):
                         detached = await self.detach()
@@ -180,6 +184,7 @@ class Conversation:
     async def detach(self) -> Detached:
         """Leave the workload running."""
         await self._session.send(Detach(), timeout_s=SEND_S)
+        self._is_leaving = True
         await self._session.close()
         return Detached(offset=self._offset)
 
