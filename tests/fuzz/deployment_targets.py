@@ -29,6 +29,7 @@ from functools import cache
 from random import Random
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import unquote
 from zlib import crc32
 
@@ -728,12 +729,14 @@ def _process() -> Callable[[bytes], object]:
             return io.BytesIO(b"7 (" + name[0][:15] + b") S" + b" 1" * 18 + b" 99" + b" 1" * 30)
         return io.BytesIO(line[0])
 
-    for module in ("host.platform", "host.process_facts"):
-        attribute(module, "__dict__")["open"] = read
-
     def call(data: bytes) -> object:
         line[0], name[0] = map(_bytes_of, _unpack(data, 2))
-        folder = package_of(7, 99)
+        # Put back after each call: other tests of this process read the real /proc.
+        with (
+            patch("enarx.host.platform.open", read, create=True),
+            patch("enarx.host.process_facts.open", read, create=True),
+        ):
+            folder = package_of(7, 99)
         _require(folder.startswith("/") and folder.endswith("/enarx"), "another folder")
         return folder
 
@@ -926,7 +929,6 @@ def _host_client() -> Callable[[bytes], object]:
 
     module = "deploy.host_client"
     client_of, parse = attribute(module, "HostClient"), attribute(module, "parse_address")
-    attribute(module, "__dict__")["_FIRST_PAUSE_S"] = 0
     address, context = parse("http://127.0.0.1:8470"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blob = SimpleNamespace(
         digest=bytes(32), length=100, chunks_from=lambda offset: iter([bytes(100 - offset)] if offset < 100 else [])
@@ -977,7 +979,8 @@ def _host_client() -> Callable[[bytes], object]:
 
     def call(data: bytes) -> object:
         which, answers = _unpack(data, 2)
-        found = _run(ask(_number_of(which, 0xFF) % 5, [_http(answer) for answer in _list_of(answers)]))
+        with patch("enarx.deploy.host_client._FIRST_PAUSE_S", 0):
+            found = _run(ask(_number_of(which, 0xFF) % 5, [_http(answer) for answer in _list_of(answers)]))
         _require(repr(found).isprintable(), "not printable")
         return found
 
