@@ -343,14 +343,15 @@ def workload_starts() -> list[bytes]:
 
 def workload_words() -> list[bytes]:
     """Return what a workload process says."""
-    from enarx.keep.workload_start import Connect, Ended, EndedFailure, encode_word
+    from enarx.keep.workload_start import Connect, Ended, encode_word
+    from enarx.wire.session import ExitFailure
 
     words = (
         Connect(1, "db.example", 5432),
         Connect((1 << 32) - 1, "::1", 65535),
         Ended(0),
         Ended(134, "wasm trap: unreachable", "a hint", None),
-        Ended(109, None, None, EndedFailure(109, "a limit", "a larger one")),
+        Ended(109, None, None, ExitFailure(109, "a limit", "a larger one")),
     )
     return [encode_word(word) for word in words]
 

@@ -34,7 +34,6 @@ from enarx.wire.session import (
     Challenge,
     Detach,
     Exit,
-    ExitFailure,
     Failure,
     Image,
     KeepMessage,
@@ -377,9 +376,7 @@ class Conversation:
 
 
 def _exit_of(ended: Ended) -> Exit:
-    failure = ended.failure
-    reason = failure and ExitFailure(failure.kind, failure.message, failure.hint)
-    return Exit(ended.status, reason, ended.trap, ended.hint)
+    return Exit(ended.status, ended.failure, ended.trap, ended.hint)
 
 
 def _out_of_order(message: TenantMessage | KeepMessage, want: str) -> DecodeError:

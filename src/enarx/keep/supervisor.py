@@ -28,7 +28,6 @@ from enarx.keep.workload_start import (
     Connect,
     Connected,
     Ended,
-    EndedFailure,
     Refused,
     Start,
     decode_word_untrusted,
@@ -38,7 +37,7 @@ from enarx.keep.workload_start import (
     send_start,
     workload_command,
 )
-from enarx.wire.session import Stats
+from enarx.wire.session import ExitFailure, Stats
 
 __all__ = ["Supervisor"]
 
@@ -215,7 +214,7 @@ class Supervisor:
             self._loop.remove_reader(self._control)
             self._last_word = Ended(
                 KeepError.status,
-                failure=EndedFailure(KeepError.status, "the workload process broke its own protocol and was ended"),
+                failure=ExitFailure(KeepError.status, "the workload process broke its own protocol and was ended"),
             )
             self.signal(signal.SIGKILL)
             return
@@ -284,13 +283,13 @@ class Supervisor:
                 return Ended(128 + number)
             problem = f"the workload process was ended by signal {number}"
             hint = "it may have needed more memory than there is" if number == signal.SIGKILL else None
-            return Ended(128 + number, failure=EndedFailure(KeepError.status, problem, hint))
+            return Ended(128 + number, failure=ExitFailure(KeepError.status, problem, hint))
         code = os.WEXITSTATUS(status)
         # Ctrl-C is an end without a word; see enarx.runtime.watch.
         if code == 128 + signal.SIGINT:
             return Ended(code)
         problem = f"the workload process ended with status {code} and without a word"
-        return Ended(KeepError.status, failure=EndedFailure(KeepError.status, problem))
+        return Ended(KeepError.status, failure=ExitFailure(KeepError.status, problem))
 
 
 def _ignore(_word: Connect) -> None:

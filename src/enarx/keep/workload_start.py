@@ -42,7 +42,13 @@ from enarx.wire.fields import (
     uint_of,
 )
 from enarx.wire.records import ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, StdioFile, Tls
-from enarx.wire.session import MAX_HINT_BYTES, MAX_TRAP_BYTES
+from enarx.wire.session import (
+    MAX_HINT_BYTES,
+    MAX_TRAP_BYTES,
+    ExitFailure,
+    exit_failure_value,
+    read_exit_failure,
+)
 
 __all__ = [
     "CONTROL_FD",
@@ -51,7 +57,6 @@ __all__ = [
     "Connect",
     "Connected",
     "Ended",
-    "EndedFailure",
     "Refused",
     "Start",
     "decode_answer",
@@ -130,29 +135,6 @@ class Refused(NamedTuple):
     reason: str
 
 
-class EndedFailure(NamedTuple):
-    """An error of ours that ended the run.
-
-    Args:
-        kind: the exit status of its class, 102 to 109.
-        message: one line.
-        hint: one line, or None.
-    """
-
-    kind: int
-    message: str
-    hint: str | None = None
-
-    @classmethod
-    def of(cls, error: BaseException) -> EndedFailure:
-        """Describe what ended a run; what is none of `enarx.errors` is a bug of ours, which the Keep answers for."""
-        if isinstance(error, EnarxError):
-            # In `run` and `deploy`, 2 is the workload's own.
-            kind = 102 if error.status == 2 else error.status
-            return cls(kind, _cut(str(error), MAX_TEXT_BYTES), error.hint and _cut(error.hint, MAX_HINT_BYTES))
-        return cls(109, _cut(f"bug in enarx: {type(error).__name__}: {error}", MAX_TEXT_BYTES))
-
-
 class Ended(NamedTuple):
     """How the run ended; it is what `enarx run` would have printed and ended with.
 
@@ -166,13 +148,23 @@ class Ended(NamedTuple):
     status: int
     trap: str | None = None
     hint: str | None = None
-    failure: EndedFailure | None = None
+    failure: ExitFailure | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> Ended:
         """Return the end that an error of ours makes."""
-        failure = EndedFailure.of(error)
+        failure = _describe(error)
         return cls(failure.kind, failure=failure)
+
+
+def _describe(error: BaseException) -> ExitFailure:
+    """Describe what ended a run; what is none of `enarx.errors` is a bug of ours, which the Keep answers for."""
+    if isinstance(error, EnarxError):
+        # In `run` and `deploy`, 2 is the workload's own.
+        kind = 102 if error.status == 2 else error.status
+        hint = _cut(error.hint, MAX_HINT_BYTES) if error.hint else None
+        return ExitFailure(kind, _cut(str(error), MAX_TEXT_BYTES), hint)
+    return ExitFailure(109, _cut(f"bug in enarx: {type(error).__name__}: {error}", MAX_TEXT_BYTES))
 
 
 def _cut(text: str, max_bytes: int) -> str:
@@ -303,9 +295,7 @@ def encode_word(word: Connect | Connected | Refused | Ended) -> bytes:
     if word.hint:
         value["hint"] = _cut(word.hint, MAX_HINT_BYTES)
     if word.failure is not None:
-        failure = value["failure"] = {"class": word.failure.kind, "message": word.failure.message}
-        if word.failure.hint:
-            failure["hint"] = word.failure.hint
+        value["failure"] = exit_failure_value(word.failure)
     return encode(value)
 
 
@@ -327,25 +317,11 @@ def decode_word_untrusted(data: bytes) -> Connect | Ended:
         word = Ended(
             status=fields.uint("status", 255),
             trap=fields.optional("trap", text_of(MAX_TRAP_BYTES, 1)),
-            hint=fields.optional("hint", _HINT),
-            failure=fields.optional("failure", _read_failure),
+            hint=fields.optional("hint", text_of(MAX_HINT_BYTES, 1)),
+            failure=fields.optional("failure", read_exit_failure),
         )
     fields.end()
     return word
-
-
-_HINT = text_of(MAX_HINT_BYTES, 1)
-
-
-def _read_failure(value: Any, where: str) -> EndedFailure:
-    fields = Fields(value, where)
-    failure = EndedFailure(
-        kind=fields.uint("class", 109, 102),
-        message=fields.text("message", least=1),
-        hint=fields.optional("hint", _HINT),
-    )
-    fields.end()
-    return failure
 
 
 def decode_answer(data: bytes) -> Connected | Refused:

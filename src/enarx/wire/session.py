@@ -58,6 +58,8 @@ __all__ = [
     "decode_keep_message_untrusted",
     "decode_tenant_message_untrusted",
     "encode_message",
+    "exit_failure_value",
+    "read_exit_failure",
     "without_evidence",
 ]
 
@@ -262,7 +264,7 @@ class ExitFailure(NamedTuple):
 
     kind: int
     message: str
-    hint: str | None
+    hint: str | None = None
 
 
 class Exit(NamedTuple):
@@ -367,8 +369,7 @@ def _value_of(message: TenantMessage | KeepMessage) -> dict[str, Any]:
         case Exit(status, failure, trap, hint):
             value: dict[str, Any] = {"type": "exit", "status": status}
             if failure is not None:
-                reason: dict[str, Any] = {"class": failure.kind, "message": failure.message}
-                value["failure"] = reason if failure.hint is None else reason | {"hint": failure.hint}
+                value["failure"] = exit_failure_value(failure)
             return value | {name: text for name, text in (("trap", trap), ("hint", hint)) if text is not None}
         case Failure(kind, text):
             return {"type": "failure", "class": kind, "message": text}
@@ -494,13 +495,24 @@ _HINT = text_of(MAX_HINT_BYTES, 1)
 def _exit(_: str, fields: Fields) -> Exit:
     return Exit(
         status=fields.uint("status", 255),
-        failure=fields.optional("failure", _exit_failure),
+        failure=fields.optional("failure", read_exit_failure),
         trap=fields.optional("trap", text_of(MAX_TRAP_BYTES, 1)),
         hint=fields.optional("hint", _HINT),
     )
 
 
-def _exit_failure(value: Any, where: str) -> ExitFailure:
+def exit_failure_value(failure: ExitFailure) -> dict[str, Any]:
+    """Return what a failure is in CBOR, before it is encoded."""
+    value: dict[str, Any] = {"class": failure.kind, "message": failure.message}
+    return value if failure.hint is None else value | {"hint": failure.hint}
+
+
+def read_exit_failure(value: Any, where: str) -> ExitFailure:
+    """Return a failure.
+
+    Raises:
+        DecodeError: it is none.
+    """
     fields = Fields(value, where)
     failure = ExitFailure(
         kind=fields.uint("class", 109, 102),

@@ -24,7 +24,6 @@ from enarx.keep.workload_start import (
     Connect,
     Connected,
     Ended,
-    EndedFailure,
     Refused,
     Start,
     decode_word_untrusted,
@@ -36,6 +35,7 @@ from enarx.keep.workload_start import (
 )
 from enarx.wire import ConnectFile, Dir, EnarxToml, Limits, ListenFile, Tls
 from enarx.wire.records import STDIO
+from enarx.wire.session import ExitFailure
 from tests.integration.certificates import Authority
 
 WAIT_S = 60
@@ -222,7 +222,7 @@ def test_the_time_limit_is_told_as_by_enarx_run(process, guest):
     ended, _, err, _ = process.start(guest("spin"), limits=Limits(timeout_s=0.3)).end()
     assert ended == Ended(
         109,
-        failure=EndedFailure(
+        failure=ExitFailure(
             109,
             "workload stopped: wall time: found more than 0.3 s, want at most 0.3 s",
             "raise --timeout, or limits.timeout in Enarx.toml",

@@ -20,7 +20,6 @@ from enarx.keep.workload_start import (
     Connect,
     Connected,
     Ended,
-    EndedFailure,
     Refused,
     Start,
     decode_answer,
@@ -34,6 +33,7 @@ from enarx.keep.workload_start import (
     send_start,
 )
 from enarx.wire import DEFAULT, ConnectFile, Dir, EnarxToml, Limits, ListenFile, NullFile, StdioFile, Tls
+from enarx.wire.session import ExitFailure
 
 FULL = Start(
     EnarxToml(
@@ -108,8 +108,8 @@ WORDS = [
     Ended(0),
     Ended(134, trap="wasm trap: unreachable"),
     Ended(3, hint="its memory"),
-    Ended(109, failure=EndedFailure(109, "stopped", "raise it")),
-    Ended(102, failure=EndedFailure(102, "wrong")),
+    Ended(109, failure=ExitFailure(109, "stopped", "raise it")),
+    Ended(102, failure=ExitFailure(102, "wrong")),
 ]
 
 
@@ -176,7 +176,7 @@ def test_long_texts_are_cut_to_what_is_taken():
 
 
 def test_errors_end_with_their_status():
-    assert Ended.of(KeepError("stopped", hint="more")) == Ended(109, failure=EndedFailure(109, "stopped", "more"))
+    assert Ended.of(KeepError("stopped", hint="more")) == Ended(109, failure=ExitFailure(109, "stopped", "more"))
     assert Ended.of(ConfigError("wrong")).status == 102
     assert Ended.of(AppraisalError("no")).status == 105
     bug = Ended.of(ZeroDivisionError("division"))
