@@ -31,11 +31,11 @@ test: dev ## the default test suite, on every Python found
 
 .PHONY: test-slow
 test-slow: dev slow-tools ## tests that need other languages' compilers, services or minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --timeout 900 -m slow
 
 .PHONY: soak
 soak: dev slow-tools fuzz-tools ## full counts of fuzzing, flips and kills
-	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -m soak
+	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -n auto --timeout 86400 -m soak
 
 .PHONY: fuzz-tools
 fuzz-tools: dev

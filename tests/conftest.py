@@ -30,6 +30,11 @@ POLL_S = 0.02
 LINGER_S = 2.0
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name long bytes by number only: some are random, and the processes of one run have to agree on the names of tests."""
+    return "bytes" if isinstance(val, bytes) and len(val) > 16 else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """How a process ended: its status (negative: a signal), what it wrote, and how long it took."""

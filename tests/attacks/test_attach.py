@@ -232,13 +232,20 @@ def test_control_a_keep_takes_a_second_provision(tmp_path, modules):
 def played_again(tmp_path, module: Path, *, keep_build: str, tenant_build: str, keep: str = "keep0"):
     """Cut a session just before its provision arrives, and give the same provision to a Keep in a session of the attacker's."""
     shown = tmp_path / "provision"
+    attacked: list[Host] = []
 
-    def cut(_speaker: str, _number: int, record: bytes) -> list[bytes]:
+    async def cut(_speaker: str, _number: int, record: bytes) -> list[bytes]:
         if shown.exists():
+            # The ciphertext comes beside the session; without it nothing could be played again.
+            victim = attacked[0].keeps["keep0"]
+            while not victim.blobs:
+                victim.arrived.clear()
+                await victim.arrived.wait()
             raise TransportError("cut")
         return [record]
 
     async def scenario(host: Host):
+        attacked.append(host)
         ended = await host.deploy(module, build=f"{tenant_build},show-provision={shown}".removeprefix("-,"))
         if keep not in host.keeps:
             await host.start_keep(keep)

@@ -53,23 +53,21 @@ def passed(folder: Path, module: Path, tamper) -> tuple[Ended, bytes]:
     return run(folder, honest(tamper), scenario, keep_build="impatient")
 
 
-def spoken(folder: Path, module: Path) -> list[tuple[str, int]]:
+def spoken(folder: Path, module: Path) -> dict[tuple[str, int], bytes]:
     """Return the records that an undisturbed deployment needs: all of a kind that TLS 1.3 means something by, but its last."""
-    seen: list[tuple[str, int, int]] = []
+    seen: dict[tuple[str, int], bytes] = {}
 
     def watch(speaker: str, number: int, record: bytes) -> list[bytes]:
-        seen.append((speaker, number, record[0]))
+        seen[speaker, number] = record
         return [record]
 
     ended, _ = passed(folder, module, watch)
     assert (ended.status, ended.stdout) == (0, CANARY + b"\n"), ended.stderr
     # The tenant's last record says that it has heard of the end.
-    last = max(number for speaker, number, _ in seen if speaker == TENANT)
-    return [
-        (speaker, number)
-        for speaker, number, kind in seen
-        if kind != CHANGE_CIPHER_SPEC and (speaker, number) != (TENANT, last)
-    ]
+    last = max(number for speaker, number in seen if speaker == TENANT)
+    return {
+        place: record for place, record in seen.items() if record[0] != CHANGE_CIPHER_SPEC and place != (TENANT, last)
+    }
 
 
 def require_refused(ended: Ended, console: bytes, where: object, *, at_the_end: bool = False) -> None:
@@ -117,9 +115,12 @@ def held_back(speaker: str, number: int):
 
 def test_refuses_an_offer_and_a_provision_with_a_bit_changed(tmp_path, module):
     needed = spoken(tmp_path / "honest", module)
-    provision = max(number for speaker, number in needed if speaker == TENANT)
-    # The largest records of an empty Keep are its certificate and its offer; everything after the offer follows the provision.
-    for place in ((TENANT, provision - 1), (TENANT, provision), (KEEP, max(n for s, n in needed if s == KEEP))):
+    # Of what an empty Keep says nothing is longer than its offer. Before it comes the challenge, after it the provision.
+    offer = max((place for place in needed if place[0] == KEEP), key=lambda place: len(needed[place]))
+    places = list(needed)
+    before = [place for place in places[: places.index(offer)] if place[0] == TENANT]
+    after = [place for place in places[places.index(offer) :] if place[0] == TENANT]
+    for place in (before[-1], offer, after[0]):
         ended, console = passed(tmp_path / f"{place[0]}{place[1]}", module, one_changed(*place, edited))
         require_refused(ended, console, place)
 
