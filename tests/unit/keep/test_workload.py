@@ -355,7 +355,7 @@ def test_gives_up_what_a_workload_does_not_need(process, looping):
 
 def test_writes_no_core_and_cannot_be_read_by_others():
     program = (
-        "import ctypes, os; from enarx.keep.workload import _harden; _harden(os.getppid());"
+        "import ctypes, os; from enarx.keep.workload import _harden; _harden(os.getppid(), None);"
         "prctl = ctypes.CDLL(None).prctl; number = ctypes.c_int(); prctl(2, ctypes.byref(number));"
         "print(prctl(3), prctl(39, 0, 0, 0, 0), number.value, os.listdir('/proc/self/fd'))"
     )
@@ -595,7 +595,9 @@ def test_wasi_http_proves_its_peer_by_name(process, guest, authority):
     def behave(sock):
         with context.wrap_socket(sock, server_side=True) as stream:
             answer_http(stream)
-            stream.unwrap()
+            # A workload that has what it came for may be gone before it is told goodbye.
+            with contextlib.suppress(OSError):
+                stream.unwrap()
 
     process.serve(behave)
     process.start(
