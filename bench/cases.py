@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import installs
-from timing import BenchError, Command, alternate, cpu_s, free_port, median, resident_kb, server, tool
+from timing import BenchError, Command, alternate, cpu_s_of_all, free_port, median, resident_kb, server, tool
 
 GREETING = b"Hello, Enarx!\n"
 COMPUTED = b"crc d1469bd6\nmatmul 31058766552\nsieve 2541214\nchase 169264\n"
@@ -407,9 +407,9 @@ def _alternate_loads(loads: Sequence[_Load], options: Options) -> list[_Rates]:
     cpu_us: list[list[float]] = [[] for _ in loads]
     for turn in range(options.load_rounds + 1):
         for load, its_rates, its_cpu_us in zip(loads, rates, cpu_us, strict=True):
-            before_s = cpu_s(load.server.pid)
+            before_s = cpu_s_of_all(load.server.pid)
             rate = load.ask()
-            used_s = cpu_s(load.server.pid) - before_s
+            used_s = cpu_s_of_all(load.server.pid) - before_s
             if turn:
                 its_rates.append(rate)
                 its_cpu_us.append(used_s / (rate * options.load_s) * 1e6)

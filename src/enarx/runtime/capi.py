@@ -16,9 +16,11 @@ Source: Wasmtime 50 C API headers `wasmtime.h`, `wasi.h`; Python's `ctypes` for 
 
 from __future__ import annotations
 
-import _ctypes
+import _frozen_importlib
+import _imp
 import posix
 import sys
+from _frozen_importlib_external import ExtensionFileLoader
 
 from enarx.errors import PlatformError
 
@@ -27,6 +29,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+
+def _load_ctypes() -> None:
+    """Load the extension from where Python keeps its own, if it is there: looking for it takes as long as loading it."""
+    for entry in sys.path:
+        if entry.endswith("/lib-dynload"):
+            path = f"{entry}/_ctypes{_imp.extension_suffixes()[0]}"
+            try:
+                posix.stat(path)
+            except OSError:
+                continue
+            spec = _frozen_importlib.ModuleSpec("_ctypes", ExtensionFileLoader("_ctypes", path), origin=path)
+            spec.has_location = True
+            _frozen_importlib._load(spec)  # type: ignore[attr-defined]  # what `import` ends in
+            return
+
+
+if "_ctypes" not in sys.modules:
+    _load_ctypes()
+import _ctypes  # noqa: E402
 
 ENGINE_VERSION = "50.0.1"
 """The release of the `wasmtime` package whose library this binding describes."""

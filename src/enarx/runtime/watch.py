@@ -26,6 +26,7 @@ INTERRUPTED_STATUS = 130
 _LONGEST_WAIT_S = 1_000_000.0  # the host counts milliseconds in an int
 # The workload may have filled a pipe that nobody reads, where our last line goes too.
 _LAST_WORDS_S = 1.0
+_STACK_BYTES = 1 << 20
 
 
 def watch(timeout_s: float | None, fail: Callable[[EnarxError], object]) -> None:
@@ -43,7 +44,10 @@ def watch(timeout_s: float | None, fail: Callable[[EnarxError], object]) -> None
     if _signal.getsignal(_SIGINT) != _signal.SIG_IGN:
         _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         _signal.signal(_SIGINT, _woken)
+    # The usual 8 MiB are laid out for huge pages, which costs more than starting the thread.
+    _thread.stack_size(_STACK_BYTES)
     _thread.start_new_thread(_wait, (read_end, timeout_s, fail))
+    _thread.stack_size(0)
 
 
 def _woken(number: int, frame: FrameType | None) -> None:

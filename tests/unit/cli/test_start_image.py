@@ -7,7 +7,6 @@ import marshal
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from enarx.cli import start_image
 from tests.unit.test_tree import HELLO_MODULES
 
+TOP = Path(__file__).parents[3]
 LAUNCHER = Path(sys.executable).with_name("enarx")
 # What an image that must not run would do.
 STATUS_OF_AN_INTRUDER = 77
@@ -201,9 +201,11 @@ def test_a_cache_that_cannot_be_written_is_said_and_no_more(tmp_path, monkeypatc
 
 def test_writers_at_the_same_time_leave_one_whole_image(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    said = []
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: start_image.write(sys.path, said.append), range(4)))
+    program = "import sys; from enarx.cli import start_image; start_image.write(sys.path, print)"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=TOP) for _ in range(4)
+    ]
+    said = [writer.communicate(timeout=60)[0] for writer in writers]
     assert all("cache: wrote" in line for line in said), said
     (image,) = (tmp_path / "enarx/start").iterdir()
     code, (executable, _, files, modules) = marshal.loads(image.read_bytes())  # noqa: S302  # written above

@@ -58,3 +58,17 @@ def test_sweeps_what_a_killed_keep_left_and_nothing_else(scratch, tmp_path):
     (tmp_path / "other").mkdir()
     sweep(str(tmp_path))
     assert {entry.name for entry in tmp_path.iterdir()} == {os.path.basename(mine), "other"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_is_unpacked_for_another_user_is_theirs(tmp_path):
+    scratch = Scratch(str(tmp_path), owner=12345)
+    entries = (Entry(("ä",), None), Entry(("ä", "b"), b"contents"), Entry(("c",), b""))
+    for number in range(2):
+        base = scratch.unpack(Directory("/data", True, entries), number)
+        owned = [base, f"{base}/ä", f"{base}/ä/b", f"{base}/c"]
+        assert {(os.stat(path).st_uid, os.stat(path).st_gid) for path in owned} == {(12345, 12345)}
+        assert os.stat(base).st_mode & 0o777 == 0o700
+    # They pass through it and cannot list it.
+    assert (os.stat(scratch.path).st_uid, os.stat(scratch.path).st_mode & 0o777) == (os.getuid(), 0o711)
+    scratch.remove()

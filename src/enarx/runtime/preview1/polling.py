@@ -31,9 +31,12 @@ _ABSOLUTE = 1
 _HANGUP = 1
 _SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
 _SUBSCRIPTION_BYTES = 48
-_FAILED = select.EPOLLERR | select.EPOLLHUP
+_READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
+_WRITABLE = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 # However long the wait, the host is asked in spans that it can count.
 _LONGEST_WAIT_NS = 1_000_000 * 1_000_000_000
+# What waits for a descriptor that the epoll knows and the plan does not.
+_NOBODY: tuple[list[bytes], list[bytes]] = ([], [])
 
 
 def _event(userdata: int, tag: int, *, error: int = 0, hangup: bool = False) -> bytes:
@@ -163,9 +166,16 @@ class Poller:
                 if deadlines:
                     left_ns = max(0, min(left_ns, min(due for due, _ in deadlines) - time.monotonic_ns()))
             if plan.waits:
+                waits, listeners = plan.waits, plan.listeners
                 # The host counts in milliseconds and rounds up, which makes a timeout late and never early.
-                for number, happened in self._epoll.poll(left_ns / 1e9, len(plan.waits)):
-                    self._collect(plan, number, happened, events)
+                for number, happened in self._epoll.poll(left_ns / 1e9, len(waits)):
+                    if number in listeners and not listeners[number].confirm():
+                        continue
+                    readers, writers = waits.get(number, _NOBODY)
+                    if happened & _READABLE:
+                        events += readers
+                    if happened & _WRITABLE:
+                        events += writers
             elif left_ns:
                 time.sleep(left_ns / 1e9)
             now = time.monotonic_ns()
@@ -173,17 +183,6 @@ class Poller:
             if events:
                 # A connection can be readable twice: in OpenSSL's buffer and on its socket.
                 return list(dict.fromkeys(events)) if plan.buffered else events
-
-    def _collect(self, plan: _Plan, number: int, happened: int, events: list[bytes]) -> None:
-        """Add the events of one host descriptor."""
-        readers, writers = plan.waits.get(number, ((), ()))
-        listener = plan.listeners.get(number)
-        if listener is not None and not listener.confirm():
-            return
-        if happened & select.EPOLLIN or happened & _FAILED:
-            events += readers
-        if happened & select.EPOLLOUT or happened & _FAILED:
-            events += writers
 
     def _deadlines(self, plan: _Plan) -> list[tuple[int, bytes]]:
         """Return each clock's end on the monotonic clock, and its event."""
