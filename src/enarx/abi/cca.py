@@ -39,6 +39,7 @@ _MAX_COMPONENTS = 64
 _MAX_TEXT = 1024
 _MAX_CONFIG_BYTES = 4096
 _MAX_KEY_BYTES = 1024
+_TAGS = frozenset({LEGACY_COLLECTION_TAG, COLLECTION_TAG})
 _HASH_BYTES = frozenset({32, 48, 64})
 _N_EXTENSIBLE = 4
 _WHAT = "a CCA token"
@@ -184,7 +185,7 @@ def parse_token_untrusted(data: bytes) -> CcaToken:
     if len(data) > MAX_TOKEN_BYTES:
         raise _refusal("size", f"{len(data)} bytes", f"at most {MAX_TOKEN_BYTES}")
     tag, body = read_tag_untrusted(data, what=_WHAT)
-    if tag not in {LEGACY_COLLECTION_TAG, COLLECTION_TAG}:
+    if tag not in _TAGS:
         raise _refusal("tag", str(tag).lower(), f"{LEGACY_COLLECTION_TAG} or {COLLECTION_TAG}")
     collection = decode_untrusted(body, max_bytes=MAX_TOKEN_BYTES, what=_WHAT)
     if type(collection) is not dict or list(collection) != [_PLATFORM, _REALM]:

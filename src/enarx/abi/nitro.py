@@ -38,6 +38,9 @@ DIGEST_BYTES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 _ENCLAVE = frozenset({"module_id", "digest", "timestamp", "pcrs", "certificate", "cabundle"})
 _TPM = _ENCLAVE - {"pcrs"} | {"nitrotpm_pcrs"}
 _OPTIONAL = ("public_key", "user_data", "nonce")
+_REGISTERS = frozenset(range(MAX_PCR + 1))
+_ONLY_BYTES = {bytes}
+_ALL_OF_ENCLAVE, _ALL_OF_TPM = _ENCLAVE.union(_OPTIONAL), _TPM.union(_OPTIONAL)
 _WHAT = "a Nitro document"
 
 
@@ -108,7 +111,7 @@ def parse_document_untrusted(data: bytes) -> NitroDocument:
     required = _TPM if is_tpm else _ENCLAVE
     if not required <= members.keys():
         raise _refusal("members", f"no {', '.join(sorted(required - members.keys()))}", "all of them")
-    if len(members) != len(required) + sum(name in members for name in _OPTIONAL):
+    if not members.keys() <= (_ALL_OF_TPM if is_tpm else _ALL_OF_ENCLAVE):
         raise _refusal("members", "unknown ones", f"{', '.join(sorted(required))}, {', '.join(_OPTIONAL)}")
     module_id, digest, timestamp_ms = members["module_id"], members["digest"], members["timestamp"]
     if type(module_id) is not str or not 0 < len(module_id) <= _MAX_MODULE_ID:
@@ -121,19 +124,19 @@ def parse_document_untrusted(data: bytes) -> NitroDocument:
     if type(pcrs) is not dict or not 0 < len(pcrs) <= MAX_PCR + 1:
         raise _refusal("pcrs", "another value", f"1 to {MAX_PCR + 1} registers")
     size = DIGEST_BYTES[digest]
-    for index, value in pcrs.items():
-        if type(index) is not int or not 0 <= index <= MAX_PCR or type(value) is not bytes or len(value) != size:
-            raise _refusal("pcrs", "another register", f"0 to {MAX_PCR}, each of {size} bytes")
+    values = pcrs.values()
+    # Keys of a decoded map are numbers, texts or bytes, of which only numbers equal these.
+    if not pcrs.keys() <= _REGISTERS or set(map(type, values)) != _ONLY_BYTES or set(map(len, values)) != {size}:
+        raise _refusal("pcrs", "another register", f"0 to {MAX_PCR}, each of {size} bytes")
     certificate, cabundle = members["certificate"], members["cabundle"]
     _require_bytes("certificate", certificate, 1, MAX_CERTIFICATE_BYTES)
     if type(cabundle) is not list or not 0 < len(cabundle) <= MAX_BUNDLE:
         raise _refusal("cabundle", "another value", f"1 to {MAX_BUNDLE} certificates")
     for item in cabundle:
         _require_bytes("cabundle", item, 1, MAX_CERTIFICATE_BYTES)
-    public_key, user_data, nonce = map(members.get, _OPTIONAL)
-    for name, item in zip(_OPTIONAL, (public_key, user_data, nonce), strict=True):
-        if item is not None:
-            _require_bytes(name, item, 0, _MAX_OPTIONAL_BYTES)
+    for name in _OPTIONAL:
+        if members.get(name) is not None:
+            _require_bytes(name, members[name], 0, _MAX_OPTIONAL_BYTES)
     return NitroDocument(
         message,
         module_id,
@@ -143,9 +146,9 @@ def parse_document_untrusted(data: bytes) -> NitroDocument:
         is_tpm,
         certificate,
         tuple(cabundle),
-        public_key,
-        user_data,
-        nonce,
+        members.get("public_key"),
+        members.get("user_data"),
+        members.get("nonce"),
     )
 
 

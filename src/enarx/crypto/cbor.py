@@ -18,7 +18,8 @@ Source: RFC 8949.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import cbor2
@@ -34,6 +35,8 @@ MAX_ITEMS = 1 << 16
 _BREAK = 0xFF
 _TOO_LARGE = 1 << 62
 _KEYS = frozenset({int, str, bytes})
+# How long the head of a small argument is.
+_HEAD_SIZES = b"\1" * 24 + b"\2" * 232 + b"\3" * (65536 - 256)
 
 # What cbor2 has decoders of its own for. A tag that a later release adds is caught by the look at types that follows.
 _CBOR2_TAGS = frozenset(
@@ -53,6 +56,9 @@ class Tagged(NamedTuple):
     value: Any
 
 
+_CONTAINERS = frozenset({dict, list, Tagged})
+
+
 class _RefusedTagError(ValueError):
     """A tag that the caller did not name."""
 
@@ -68,6 +74,7 @@ _OPTIONS: dict[str, Any] = {
     "max_depth": MAX_DEPTH,
     "allow_duplicate_keys": False,
 }
+_loads_definite: Callable[[bytes], Any] = partial(cbor2.loads, allow_indefinite=False, **_OPTIONS)
 _ERRORS = (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError)
 
 
@@ -98,7 +105,7 @@ def decode_untrusted(
         raise _refusal(what, f"more than {MAX_ITEMS} items", "fewer")
     if not tags:
         try:
-            value = cbor2.loads(data, allow_indefinite=False, **_OPTIONS)
+            value = _loads_definite(data)
             if _size(value) == len(data):
                 return value
         except _ERRORS as error:
@@ -209,34 +216,40 @@ def _size(value: Any) -> int:
         TypeError: the value is not plain.
     """
     kind = type(value)
-    if kind is bytes:
-        length = len(value)
-        return length + _head_size(length)
-    if kind is str:
-        length = len(value) if value.isascii() else len(value.encode())
-        return length + _head_size(length)
-    if kind is int:
-        return _head_size(value if value >= 0 else -1 - value)
+    total = 0
+    items: Iterable[Any] = (value,)
     if kind is dict:
-        total = _head_size(len(value))
-        for key, item in value.items():
-            if type(key) not in _KEYS:
-                raise TypeError(f"a key that is {type(key).__name__}")
-            total += _size(key) + _size(item)
-        return total
-    if kind is list:
-        return _head_size(len(value)) + sum(map(_size, value))
-    if value is None or kind is bool:
-        return 1
-    if kind is float:
-        return _TOO_LARGE
-    if kind is Tagged:
-        return _head_size(value.tag) + _size(value.value)
-    raise TypeError(f"a value that is {kind.__name__}")
+        if not _KEYS.issuperset(map(type, value)):
+            raise TypeError(f"a key that is {next(type(key).__name__ for key in value if type(key) not in _KEYS)}")
+        total, items = _head_size(len(value)), (*value, *value.values())
+    elif kind is list:
+        total, items = _head_size(len(value)), value
+    elif kind is Tagged:
+        total, items = _head_size(value.tag), (value.value,)
+    for item in items:
+        kind = type(item)
+        if kind is bytes:
+            length = len(item)
+            total += length + (_HEAD_SIZES[length] if length < 65536 else _head_size(length))
+        elif kind is int:
+            argument = item if item >= 0 else -1 - item
+            total += _HEAD_SIZES[argument] if argument < 65536 else _head_size(argument)
+        elif kind is str:
+            length = len(item) if item.isascii() else len(item.encode())
+            total += length + _head_size(length)
+        elif kind in _CONTAINERS:
+            total += _size(item)
+        elif item is None or kind is bool:
+            total += 1
+        elif kind is float:
+            total += _TOO_LARGE
+        else:
+            raise TypeError(f"a value that is {kind.__name__}")
+    return total
 
 
 def _head_size(argument: int) -> int:
-    return 1 if argument < 24 else 2 if argument < 256 else 3 if argument < 65536 else 5 if argument < 1 << 32 else 9
+    return _HEAD_SIZES[argument] if argument < 65536 else 5 if argument < 1 << 32 else 9
 
 
 def _has_too_many_items(data: bytes) -> bool:

@@ -14,6 +14,7 @@ Source: RFC 5280.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
@@ -60,6 +62,15 @@ MAX_CRL_BYTES = 4 << 20
 MAX_CHAIN_LENGTH = 16
 _MAX_PATH_DEPTH = 8
 
+# A certificate and what is signed of it with lengths in two bytes, version 3, and the tag of the serial number.
+_USUAL_START = re.compile(rb"\x30\x82..\x30\x82..\xa0\x03\x02\x01\x02\x02", re.DOTALL).match
+# ecdsa-with-SHA256 and so on as they stand in certificates (RFC 5758 section 3.2).
+_ECDSA = {
+    bytes.fromhex("300a06082a8648ce3d040302"): ec.ECDSA(hashes.SHA256()),
+    bytes.fromhex("300a06082a8648ce3d040303"): ec.ECDSA(hashes.SHA384()),
+    bytes.fromhex("300a06082a8648ce3d040304"): ec.ECDSA(hashes.SHA512()),
+}
+
 _KNOWN_EXTENSIONS = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -72,11 +83,12 @@ _KNOWN_EXTENSIONS = frozenset(
 )
 
 
-def load_certificate_untrusted(der: bytes) -> x509.Certificate:
+def load_certificate_untrusted(der: bytes, *, decode_issuer: bool = True) -> x509.Certificate:
     """Decode a certificate without believing it.
 
     Args:
         der: DER, at most `MAX_CERTIFICATE_BYTES`, nothing after it.
+        decode_issuer: whether the issuer's name is decoded too. Without it, asking for the issuer may raise ValueError.
 
     Raises:
         DecodeError: anything else.
@@ -89,7 +101,8 @@ def load_certificate_untrusted(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         # These are decoded when they are asked for; whoever asks later must not meet an error of another kind.
         certificate.extensions  # noqa: B018
-        certificate.issuer  # noqa: B018
+        if decode_issuer:
+            certificate.issuer  # noqa: B018
         certificate.subject  # noqa: B018
         certificate.signature_algorithm_oid  # noqa: B018
     except (
@@ -214,51 +227,46 @@ class Issuer:
         certificate: of the authority.
     """
 
-    __slots__ = ("_certificate", "_key", "_name")
+    __slots__ = ("_certificate", "_encoded_name", "_key", "_name")
 
     def __init__(self, certificate: x509.Certificate) -> None:
         self._certificate = certificate
         self._name = certificate.subject
+        self._encoded_name = certificate.subject.public_bytes()
         try:
             key = certificate.public_key()
         except (ValueError, UnsupportedAlgorithm):
             key = None
         self._key = key if isinstance(key, ec.EllipticCurvePublicKey) else None
 
-    def issued(self, certificate: x509.Certificate) -> bool:
-        """Return whether this authority's name and key are those that signed the certificate. Nothing else is checked."""
-        if self._key is None or not _names_one_algorithm(certificate):
+    def issued(self, certificate: x509.Certificate, der: bytes) -> bool:
+        """Return whether this authority's name and key are those that signed the certificate. Nothing else is checked.
+
+        Args:
+            certificate: decoded.
+            der: what it was decoded from; asking the certificate for its bytes means to encode it.
+        """
+        # Certificates of this form are DER down to the algorithm in what is signed, so their parts can be cut out of the bytes.
+        if self._key is None or not _USUAL_START(der):
             return issued_directly(certificate, self._certificate)
-        if _has_unused_bits(certificate) or certificate.issuer != self._name:
+        signed_end = 8 + int.from_bytes(der[6:8])
+        outer = der[signed_end : signed_end + 2 + der[signed_end + 1]]
+        algorithm = _ECDSA.get(outer)
+        # RFC 5280 section 4.1.1.2: what is signed, behind version and serial number, names the algorithm that stands beside the
+        # signature. `cryptography` shows only the one that nobody signed.
+        inner_at = 15 + der[14]
+        if algorithm is None or not der.startswith(outer, inner_at):
+            return issued_directly(certificate, self._certificate)
+        signature = certificate.signature
+        if der[-len(signature) - 1] != 0:
             return False
         try:
-            parameters = certificate.signature_algorithm_parameters
-            if not isinstance(parameters, ec.ECDSA):
+            if not der.startswith(self._encoded_name, inner_at + len(outer)) and certificate.issuer != self._name:
                 return False
-            self._key.verify(certificate.signature, certificate.tbs_certificate_bytes, parameters)
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            self._key.verify(signature, der[4:signed_end], algorithm)
+        except (ValueError, InvalidSignature):
             return False
         return True
-
-
-def _names_one_algorithm(certificate: x509.Certificate) -> bool:
-    """Return whether what is signed names the algorithm that stands beside the signature, where both are where they usually are.
-
-    RFC 5280 section 4.1.1.2. `cryptography` shows only the one that nobody signed.
-    """
-    der, signed = certificate.public_bytes(Encoding.DER), certificate.tbs_certificate_bytes
-    at = 4 + len(signed)
-    outer = der[at : at + 2 + der[at + 1]]
-    # SEQUENCE, version 3, and the serial number stand in front of it.
-    inner_at = 4 + 5 + 2 + signed[10]
-    return (
-        der[:2] == b"\x30\x82"
-        and der[4:at] == signed
-        and signed[:2] == b"\x30\x82"
-        and signed[4:10] == b"\xa0\x03\x02\x01\x02\x02"
-        and signed[inner_at : inner_at + len(outer)] == outer
-        and outer[:1] == b"\x30"
-    )
 
 
 def _has_unused_bits(certificate: x509.Certificate) -> bool:

@@ -60,9 +60,11 @@ _ALGORITHMS: Mapping[str, tuple[int, ec.ECDSA]] = {
     "secp384r1": (ES384, ec.ECDSA(hashes.SHA384())),
     "secp521r1": (ES512, ec.ECDSA(hashes.SHA512())),
 }
+_ECDSA: Mapping[int, ec.ECDSA] = dict(_ALGORITHMS.values())
 _NAMES: Mapping[int, str] = {ES256: "ES256", ES384: "ES384", ES512: "ES512", EDDSA: "EdDSA"}
 _SIGNATURE_BYTES: Mapping[int, int] = {ES256: 64, ES384: 96, ES512: 132, EDDSA: 64}
 
+_PARTS = [bytes, dict, bytes, bytes]
 # What most messages have, decoded once.
 _USUAL_HEADERS: Mapping[bytes, dict[int | str | bytes, Any]] = {
     encode({ALG: number}): {ALG: number} for number in _NAMES
@@ -121,10 +123,10 @@ def parse_sign1_untrusted(data: bytes, *, max_bytes: int, what: str = "COSE_Sign
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode {what}: size: found {len(data)} bytes, want at most {max_bytes}")
     tag, body = read_tag_untrusted(data, what=what)
-    if tag not in {None, SIGN1_TAG}:
+    if tag is not None and tag != SIGN1_TAG:
         raise DecodeError(f"cannot decode {what}: tag: found {tag}, want {SIGN1_TAG} or none")
     parts = decode_untrusted(body, max_bytes=max_bytes, what=what)
-    if type(parts) is not list or [type(part) for part in parts] != [bytes, dict, bytes, bytes]:
+    if type(parts) is not list or [*map(type, parts)] != _PARTS:
         raise DecodeError(
             f"cannot decode {what}: found other parts, want a protected and an unprotected header, a payload and a signature"
         )
@@ -136,7 +138,7 @@ def parse_sign1_untrusted(data: bytes, *, max_bytes: int, what: str = "COSE_Sign
         raise DecodeError(f"cannot decode {what}: protected header: found {type(header).__name__}, want a map")
     if CRIT in header or CRIT in unprotected:
         raise DecodeError(f"cannot decode {what}: crit: found parameters that must be understood, want none")
-    if header.keys() & unprotected.keys():
+    if unprotected and not header.keys().isdisjoint(unprotected):
         raise DecodeError(f"cannot decode {what}: headers: found a parameter in both, want it in one")
     return Sign1(protected, header, unprotected, payload, signature, tag is not None)
 
@@ -154,10 +156,11 @@ def algorithm_name(algorithm: int | None) -> str:
 
 def algorithm_of(key: PublicKey) -> int | None:
     """Return the only algorithm that a key may be used with, None for a curve or another kind of key that has none here."""
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return EDDSA
-    # Keys come from files that people choose: an RSA key, which has no curve, may be among them whatever the type says.
-    known = _ALGORITHMS.get(getattr(getattr(key, "curve", None), "name", ""))
+    curve = getattr(key, "curve", None)
+    if curve is None:
+        # Keys come from files that people choose: an RSA key, which has no curve, may be among them whatever the type says.
+        return EDDSA if isinstance(key, ed25519.Ed25519PublicKey) else None
+    known = _ALGORITHMS.get(curve.name)
     return known[0] if known else None
 
 
@@ -178,13 +181,15 @@ def verifies(message: Sign1, key: PublicKey, *, external_aad: bytes = b"") -> bo
     if len(signature) != _SIGNATURE_BYTES[algorithm]:
         return False
     signed = _to_be_signed(message.protected, message.payload, external_aad)
+    # Asking for the abstract types of keys takes longer than all else here.
+    check: Any = key.verify
     try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
+        if algorithm == EDDSA:
+            check(signature, signed)
+        else:
             half = len(signature) // 2
             r, s = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half:], "big")
-            key.verify(encode_dss_signature(r, s), signed, _ALGORITHMS[key.curve.name][1])
-        else:
-            key.verify(signature, signed)
+            check(encode_dss_signature(r, s), signed, _ECDSA[algorithm])
     except InvalidSignature:
         return False
     return True

@@ -51,6 +51,10 @@ class Endorsements:
 
     def __add__(self, other: Endorsements) -> Endorsements:
         """Return both together, what this one has first."""
+        if self == _NOTHING:
+            return other
+        if other == _NOTHING:
+            return self
         return replace(
             self,
             certificates=self.certificates + other.certificates,
@@ -58,3 +62,6 @@ class Endorsements:
             intel=self.intel + other.intel,
             event_logs=self.event_logs + other.event_logs,
         )
+
+
+_NOTHING = Endorsements()

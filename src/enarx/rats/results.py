@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Protocol
 
 from enarx.errors import AppraisalError, EnarxError, EndorsementError, VerificationError
@@ -20,6 +21,9 @@ class Claims(Protocol):
 
     def named(self) -> Mapping[str, object]:
         """Return the claims by the vendor's names in lower case; values are int, bool, str, bytes, None or nested."""
+
+
+_OUTCOME_OF = attrgetter("outcome")
 
 
 class Verdict(StrEnum):
@@ -81,18 +85,17 @@ class AttestationResult:
     @property
     def verdict(self) -> Verdict:
         """The answer: a forgery is said before a doubt, and a doubt before a dislike."""
-        undecided = refused = False
-        failed, doubted, authenticity = Outcome.FAILED, Outcome.UNDECIDED, Concern.AUTHENTICITY
-        for check, outcome, _, _, _, _ in self.findings:
-            if outcome is failed:
-                if check.concern is authenticity:
-                    return Verdict.NOT_AUTHENTIC
-                refused = True
-            elif outcome is doubted:
-                undecided = True
-        if undecided:
+        failed, doubted = Outcome.FAILED, Outcome.UNDECIDED
+        for outcome in map(_OUTCOME_OF, self.findings):
+            if outcome is failed or outcome is doubted:
+                break
+        else:
+            return Verdict.ACCEPTED
+        if any(each.outcome is failed and each.check.concern is Concern.AUTHENTICITY for each in self.findings):
+            return Verdict.NOT_AUTHENTIC
+        if any(each.outcome is doubted for each in self.findings):
             return Verdict.UNDECIDED
-        return Verdict.REFUSED if refused else Verdict.ACCEPTED
+        return Verdict.REFUSED
 
     @property
     def failures(self) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from enarx.errors import UsageError
-from enarx.rats import AppraisalPolicy, Check, Expectation, Finding, FromCaller, Outcome, Skip
+from enarx.rats import AppraisalPolicy, Check, Expectation, Finding, FromCaller, OneOf, Outcome, Skip
 from enarx.verifier.grammar import Freshness
 from enarx.verifier.ledger import Judge, Ledger, Part, Setting
 
@@ -82,11 +82,21 @@ def _make_plan(judge: Judge, policy: AppraisalPolicy) -> tuple[_Step, ...]:
             check=rule.check,
             expectation=(expectation := policy.expectations[rule.key]),
             source=f"policy {policy.name}: {rule.key}",
-            holds=None if isinstance(expectation, Skip) else expectation.holds,
+            holds=_test_of(expectation),
             freshness=rule.grammar if isinstance(rule.grammar, Freshness) else None,
         )
         for rule in judge.rules
     )
+
+
+def _test_of(expectation: Expectation) -> Callable[[Any], bool] | None:
+    """Return what tells whether a claim is as expected, None for what is skipped."""
+    if isinstance(expectation, Skip):
+        return None
+    if type(expectation) is OneOf and None not in expectation.values:
+        # The same, without a call of Python's.
+        return expectation.values.__contains__
+    return expectation.holds
 
 
 def _apply_freshness(

@@ -67,9 +67,12 @@ class TrustCache:
 
 def _size(key: Any) -> int:
     """Return how many bytes there are in a key, and in what it is made of."""
-    if isinstance(key, bytes):
+    kind = type(key)
+    if kind is bytes:
         return len(key)
-    if isinstance(key, tuple | frozenset):
-        return sum(map(_size, key))
+    if isinstance(key, (tuple, frozenset)):
+        return sum([len(each) if type(each) is bytes else _size(each) for each in key])
+    if kind is str:
+        return 0
     # A record, like `IntelCollateral`.
-    return sum(_size(getattr(key, name)) for name in getattr(type(key), "__slots__", ()))
+    return sum(_size(getattr(key, name)) for name in getattr(kind, "__slots__", ()))

@@ -5,7 +5,7 @@ What holds it together: the platform's key (CPAK), which the relying party must 
 the platform token; that names the hash of the realm's key (RAK); which signs the realm token, and is in it. There is no
 chain of certificates: a platform whose key nobody told us leaves the question open, and is no forgery.
 
-The platform token stays the same from boot to boot, so its signature is looked at once per token and key.
+Both signatures are looked at every time; keys are remembered.
 
 Source: Arm DEN0137 (Realm Management Monitor) section A7.2, here "RMM A7.2"; draft-ffm-rats-cca-token.
 """
@@ -38,7 +38,10 @@ _REALM_PROFILES = frozenset({None, REALM_PROFILE})
 _NO_REALM_PROFILE = "legacy"
 
 _HASHES: Mapping[str, Any] = {"sha-256": hashlib.sha256, "sha-384": hashlib.sha384, "sha-512": hashlib.sha512}
+_HASH_NAMES = frozenset(_HASHES)
 _POINT_BYTES = 97
+# A key, or what is wrong with it.
+_Key = ec.EllipticCurvePublicKey | str
 _SPEC = "RMM A7.2"
 
 # The upper byte of the lifecycle claim.
@@ -69,6 +72,13 @@ _BINDING = _authenticity("binding", "the platform token names the hash of the re
 
 def _examine(token: CcaToken, _endorsements: Endorsements, setting: Setting, ledger: Ledger) -> Examined:
     platform, realm = token.platform, token.realm
+    spki = setting.anchors.cca.get(platform.instance_id)
+    cpak = None if spki is None else setting.cache.remember(("cca.cpak", spki), lambda: _load_cpak(spki))
+    rak = setting.cache.remember(("cca.rak", realm.profile, realm.public_key), lambda: _load_rak(token))
+    # One right after the other, so that the interpreter loses the processor's caches once and not twice. The key's own algorithm is
+    # the only one that either can be made with.
+    is_platform_signed = not isinstance(cpak, (str, type(None))) and verifies(token.platform_message, cpak)
+    is_realm_signed = not isinstance(rak, str) and verifies(token.realm_message, rak)
     ledger.require(
         _PLATFORM_PROFILE_KNOWN,
         platform.profile in _PLATFORM_PROFILES,
@@ -76,7 +86,7 @@ def _examine(token: CcaToken, _endorsements: Endorsements, setting: Setting, led
         found=platform.profile,
         source=_SPEC,
     )
-    _check_platform(ledger, token, setting)
+    _check_platform(ledger, token, spki, cpak, is_signed=is_platform_signed)
     ledger.require(
         _REALM_PROFILE_KNOWN,
         realm.profile in _REALM_PROFILES,
@@ -84,23 +94,22 @@ def _examine(token: CcaToken, _endorsements: Endorsements, setting: Setting, led
         found=realm.profile,
         source=_SPEC,
     )
-    _check_realm(ledger, token, setting)
+    _check_realm(ledger, token, rak, is_signed=is_realm_signed)
     algorithm = _HASHES.get(realm.public_key_hash_algorithm)
     digest = algorithm(realm.public_key).digest() if algorithm else None
     ledger.require(
         _BINDING,
         digest == platform.challenge,
-        expected=digest if digest is not None else frozenset(_HASHES),
+        expected=digest if digest is not None else _HASH_NAMES,
         found=platform.challenge if digest is not None else realm.public_key_hash_algorithm,
         source="the realm token",
     )
     return Examined(parts=(Part("cca", token),), tee="cca")
 
 
-def _check_platform(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
+def _check_platform(ledger: Ledger, token: CcaToken, spki: bytes | None, key: _Key | None, *, is_signed: bool) -> None:
     message, instance_id = token.platform_message, token.platform.instance_id
-    spki = setting.anchors.cca.get(instance_id)
-    if spki is None:
+    if spki is None or key is None:
         ledger.doubt(
             _PLATFORM_SIGNATURE,
             expected=f"the key (CPAK) of the platform {instance_id.hex()}",
@@ -108,7 +117,6 @@ def _check_platform(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
             source="trust anchors",
         )
         return
-    key = setting.cache.remember(("cca.cpak", spki), lambda: _load_cpak(spki))
     if isinstance(key, str):
         ledger.require(
             _PLATFORM_SIGNATURE,
@@ -118,8 +126,7 @@ def _check_platform(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
             source="trust anchors",
         )
         return
-    is_right = _check_algorithm(ledger, _PLATFORM_ALGORITHM, message.algorithm, key, "the trust anchor")
-    is_signed = is_right and verifies(message, key)
+    _check_algorithm(ledger, _PLATFORM_ALGORITHM, message.algorithm, key, "the trust anchor")
     ledger.require(
         _PLATFORM_SIGNATURE,
         is_signed,
@@ -131,9 +138,8 @@ def _check_platform(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
     ledger.chains.append(("CPAK", "the platform token", "RAK", "the realm token"))
 
 
-def _check_realm(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
+def _check_realm(ledger: Ledger, token: CcaToken, key: _Key, *, is_signed: bool) -> None:
     realm, message = token.realm, token.realm_message
-    key = setting.cache.remember(("cca.rak", realm.profile, realm.public_key), lambda: _load_rak(token))
     ledger.require(
         _REALM_KEY,
         not isinstance(key, str),
@@ -144,9 +150,7 @@ def _check_realm(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
     if isinstance(key, str):
         ledger.require(_REALM_SIGNATURE, passed=False, expected="the realm's key", found="no key", source="COSE_Sign1")
         return
-    is_signed = _check_algorithm(ledger, _REALM_ALGORITHM, message.algorithm, key, "the realm's key") and verifies(
-        message, key
-    )
+    _check_algorithm(ledger, _REALM_ALGORITHM, message.algorithm, key, "the realm's key")
     ledger.require(
         _REALM_SIGNATURE,
         is_signed,
@@ -158,9 +162,9 @@ def _check_realm(ledger: Ledger, token: CcaToken, setting: Setting) -> None:
 
 def _check_algorithm(
     ledger: Ledger, check: Check, algorithm: int | None, key: ec.EllipticCurvePublicKey, source: str
-) -> bool:
+) -> None:
     wanted = algorithm_of(key)
-    return ledger.require(
+    ledger.require(
         check,
         wanted is not None and algorithm == wanted,
         expected=algorithm_name(wanted),
@@ -169,7 +173,7 @@ def _check_algorithm(
     )
 
 
-def _load_cpak(spki: bytes) -> ec.EllipticCurvePublicKey | str:
+def _load_cpak(spki: bytes) -> _Key:
     """Return the platform's key, or what is wrong with it."""
     try:
         key = load_der_public_key(spki)
@@ -178,7 +182,7 @@ def _load_cpak(spki: bytes) -> ec.EllipticCurvePublicKey | str:
     return key if isinstance(key, ec.EllipticCurvePublicKey) else "a key that is not on a curve of ECDSA"
 
 
-def _load_rak(token: CcaToken) -> ec.EllipticCurvePublicKey | str:
+def _load_rak(token: CcaToken) -> _Key:
     """Return the realm's key, or what is wrong with it."""
     data = token.realm.public_key
     if token.realm.profile is None:
@@ -207,16 +211,21 @@ class _EachIsKnown(Expectation):
         self.entries = frozenset(entries)
 
     def holds(self, found: Any) -> bool:
-        return bool(found) and all(any(_is(component, entry) for entry in self.entries) for component in found)
+        return bool(found) and all(map(self._knows, found))
+
+    def _knows(self, component: SoftwareComponent) -> bool:
+        for entry in self.entries:
+            for name, value in entry:
+                if getattr(component, name) != value:
+                    break
+            else:
+                return True
+        return False
 
     def __str__(self) -> str:
         return "each one of " + "; ".join(
             sorted(" ".join(f"{name}={render(value)}" for name, value in entry) for entry in self.entries)
         )
-
-
-def _is(component: SoftwareComponent, entry: tuple[tuple[str, object], ...]) -> bool:
-    return all(getattr(component, name) == value for name, value in entry)
 
 
 class _Components(Grammar):

@@ -10,7 +10,7 @@ Source: RFC 5280.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from enarx.crypto.certificates import (
     build_path,
     describe,
+    extension_of,
     issued_directly,
     load_certificate_untrusted,
     load_crl_untrusted,
@@ -35,6 +36,7 @@ __all__ = ["Chain", "ChainChecks", "check_crl", "make_chain_checks", "verify_cha
 
 # How far a broken chain is followed to say where it breaks. Candidates can be many, and each step looks at all of them.
 _MAX_STEPS = 8
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,14 @@ class Chain:
     anchor: str
     names: tuple[str, ...]
     unknown: frozenset[str]
+    path: str = field(init=False)
+    """The names as findings show them."""
+    excess: str = field(init=False)
+    """Which issuer may not issue, or not this far from the leaf, the leaf counted among the issuers; empty where all may."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", " < ".join(self.names))
+        object.__setattr__(self, "excess", _find_excess(self.certificates))
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -162,7 +172,7 @@ def verify_chain(
         checks.anchor,
         passed=True,
         expected="a path to a trust anchor",
-        found=" < ".join(chain.names),
+        found=chain.path,
         source="signatures",
         anchor=chain.anchor,
     )
@@ -175,11 +185,19 @@ def verify_chain(
         anchor=chain.anchor,
     )
     ledger.limit(chain.not_after)
-    ledger.chains.append((*reversed(chain.names), signs))
-    ledger.require(
-        checks.extensions, not chain.unknown, expected=frozenset[str](), found=chain.unknown, source="RFC 5280"
-    )
+    ledger.chains.append((*chain.names[::-1], signs))
+    ledger.require(checks.extensions, not chain.unknown, expected=_NONE, found=chain.unknown, source="RFC 5280")
     return chain
+
+
+def _find_excess(certificates: tuple[x509.Certificate, ...]) -> str:
+    for below, certificate in enumerate(certificates):
+        usage, constraints = extension_of(certificate, x509.KeyUsage), extension_of(certificate, x509.BasicConstraints)
+        if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
+            return f"{name_of(certificate)} may not issue"
+        if constraints.path_length is not None and constraints.path_length < below:
+            return f"{name_of(certificate)} may have {constraints.path_length} issuers below it and has {below}"
+    return ""
 
 
 def _why(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from enarx.abi.pck import SGX_EXTENSION_OID, PckExtension, parse_pck_extension_untrusted
-from enarx.abi.quote import CERTIFICATION_PCK_CHAIN, EnclaveReport, QuoteSignature, SgxQuote, TdxQuote
+from enarx.abi.quote import CERTIFICATION_PCK_CHAIN, EnclaveReport, QuoteSignature, SgxQuote, TdReport, TdxQuote
 from enarx.crypto.certificates import (
     common_name_of,
     extension_of,
@@ -38,7 +39,7 @@ from enarx.crypto.certificates import (
     name_of,
 )
 from enarx.errors import DecodeError
-from enarx.rats import Check, Concern, Endorsements, Finding, render
+from enarx.rats import Check, Concern, Endorsements, Finding, IntelCollateral, render
 from enarx.verifier.chain import Chain, ChainChecks, check_crl, make_chain_checks, verify_chain
 from enarx.verifier.collateral import (
     Collateral,
@@ -221,6 +222,9 @@ class Standing(NamedTuple):
         return {name: level.status for name, level in levels.items() if level is not None}
 
 
+ModuleComparison = Callable[[TdReport, Collateral, TcbStanding, Ledger], None]
+
+
 class _Pck(NamedTuple):
     """A PCK certificate and what it says; `ders` are the certificates of its chain."""
 
@@ -241,6 +245,7 @@ def examine_quote(
     endorsements: Endorsements,
     setting: Setting,
     ledger: Ledger,
+    compare_module: ModuleComparison | None = None,
 ) -> Standing:
     """Record everything about a quote that is the same for both TEEs.
 
@@ -251,6 +256,7 @@ def examine_quote(
         endorsements: collateral, and the PCK chain where the quote does not bring it.
         setting: for trust anchors, time and cache.
         ledger: receives the findings.
+        compare_module: records what Intel says about the TDX module of a TD report.
 
     Raises:
         DecodeError: a certificate, a CRL or a document is not well formed.
@@ -287,6 +293,13 @@ def examine_quote(
         found=qe.report_data,
         source="SHA-256 of the attestation key and the QE's data",
     )
+    standing = (
+        Standing(Platform(), qe)
+        if pck is None
+        else _examine_collateral(quote, qe, pck, tee, checks, endorsements, setting, ledger, compare_module)
+    )
+    # Python's lock is free while a signature is verified. With half of the work between the two, another thread has done its half
+    # when the lock is wanted back, and nobody waits.
     attestation_key = _load_point(signature.attestation_key)
     ledger.require(
         checks.quote_signature,
@@ -295,9 +308,7 @@ def examine_quote(
         found=signature.signature,
         source="the attestation key",
     )
-    if pck is None:
-        return Standing(Platform(), qe)
-    return _examine_collateral(quote, qe, pck, tee, checks, endorsements, setting, ledger)
+    return standing
 
 
 # The PCK certificate.
@@ -463,6 +474,7 @@ def _examine_collateral(
     endorsements: Endorsements,
     setting: Setting,
     ledger: Ledger,
+    compare_module: ModuleComparison | None,
 ) -> Standing:
     platform, fmspc = pck.platform, pck.extension.fmspc
     if not endorsements.intel:
@@ -473,12 +485,70 @@ def _examine_collateral(
             source="Intel PCS",
         )
         return Standing(platform, qe)
-    collateral = _choose(pck, tee, checks, endorsements, setting)
-    info, identity = collateral.tcb_info, collateral.qe_identity
-    anchor = collateral.chains[0][1].anchor if collateral.chains else None
+    collateral, found = _choose(pck, tee, checks, endorsements, setting)
     _record_collateral(collateral, checks, setting, ledger)
     _record_revocation(pck, collateral, checks, setting, ledger)
 
+    # What platform, quoting enclave and TDX module are worth by a set of collateral is the same for each of their quotes.
+    enclave = (qe.mr_signer, qe.isv_prod_id, qe.isv_svn, qe.misc_select, qe.attributes)
+    report, module = quote.report, None
+    if not isinstance(report, EnclaveReport):
+        module = (report.tee_tcb_svn, report.tee_tcb_svn2, report.mr_signer_seam, report.seam_attributes)
+
+    def compare() -> tuple[tuple[Finding, ...], TcbStanding | None]:
+        compared = Ledger()
+        svns = (None, None) if module is None else module[:2]
+        tcb = _compare(qe, svns, pck, collateral, tee, checks, anchor, compared)
+        if tcb is not None and compare_module is not None and not isinstance(report, EnclaveReport):
+            compare_module(report, collateral, tcb, compared)
+        return tuple(compared.findings), tcb
+
+    anchor = collateral.chains[0][1].anchor if collateral.chains else None
+    findings, tcb = setting.cache.remember(
+        ("standing", tee, found.tcb_info, found.qe_identity, anchor, pck.ders, enclave, module), compare
+    )
+    ledger.findings.extend(findings)
+    if tcb is None:
+        return Standing(platform, qe, collateral)
+    info, identity, says, date = collateral.tcb_info, collateral.qe_identity, collateral.signed, tcb.date
+    return Standing(
+        platform=platform,
+        qe=qe,
+        collateral=collateral,
+        tcb=tcb,
+        tcb_status=tcb.status if says else None,
+        advisory_ids=tcb.advisory_ids if says else None,
+        tcb_evaluation_data_number=min(info.evaluation_data_number, identity.evaluation_data_number),
+        tcb_date=date,
+        out_of_date_days=None if date is None else _days(date, setting.at) if tcb.out_of_date else 0,
+        collateral_age_days=_days(min(info.issue_date, identity.issue_date), setting.at),
+    )
+
+
+def _compare(
+    qe: EnclaveReport,
+    svns: tuple[bytes | None, bytes | None],
+    pck: _Pck,
+    collateral: Collateral,
+    tee: str,
+    checks: DcapChecks,
+    anchor: str | None,
+    ledger: Ledger,
+) -> TcbStanding | None:
+    """Hold a platform against collateral; return where it stands, or None where the collateral is for another one.
+
+    Args:
+        qe: of which what it measures and what it vouches for are not looked at.
+        svns: `tee_tcb_svn` and `tee_tcb_svn2` of a TD report.
+        pck: the platform.
+        collateral: the set.
+        tee: `SGX` or `TDX`.
+        checks: of the section.
+        anchor: that the collateral rests on.
+        ledger: receives the findings.
+    """
+    fmspc = pck.extension.fmspc
+    info, identity = collateral.tcb_info, collateral.qe_identity
     source = "the TCB info"
     fits = [
         ledger.require(
@@ -513,31 +583,21 @@ def _examine_collateral(
         ),
     ]
     if not all(fits):
-        return Standing(platform, qe, collateral)
+        return None
     _record_qe(qe, collateral, checks, anchor, ledger)
-    tcb = _record_tcb(quote, qe, pck, collateral, checks, anchor, ledger)
-    says = collateral.signed
-    date = tcb.date
-    return Standing(
-        platform=platform,
-        qe=qe,
-        collateral=collateral,
-        tcb=tcb,
-        tcb_status=tcb.status if says else None,
-        advisory_ids=tcb.advisory_ids if says else None,
-        tcb_evaluation_data_number=min(info.evaluation_data_number, identity.evaluation_data_number),
-        tcb_date=date,
-        out_of_date_days=None if date is None else _days(date, setting.at) if tcb.out_of_date else 0,
-        collateral_age_days=_days(min(info.issue_date, identity.issue_date), setting.at),
-    )
+    return _record_tcb(qe, svns, pck, collateral, checks, anchor, ledger)
 
 
-def _choose(pck: _Pck, tee: str, checks: DcapChecks, endorsements: Endorsements, setting: Setting) -> Collateral:
-    """Return the set that fits best: for this platform, signed, of this time, then the newest."""
+def _choose(
+    pck: _Pck, tee: str, checks: DcapChecks, endorsements: Endorsements, setting: Setting
+) -> tuple[Collateral, IntelCollateral]:
+    """Return the set that fits best, for this platform, signed, of this time, then the newest; decoded and as received."""
     extension = pck.extension
 
-    def rank(collateral: Collateral) -> tuple[bool, bool, bool, bool, bool, int, datetime]:
-        info = collateral.tcb_info
+    def rank(
+        candidate: tuple[Collateral, IntelCollateral],
+    ) -> tuple[bool, bool, bool, bool, bool, int, datetime]:
+        collateral, info = candidate[0], candidate[0].tcb_info
         return (
             info.tee == tee and info.fmspc == extension.fmspc and info.pce_id == extension.pce_id,
             collateral.qe_identity.id == _QE_IDS[tee],
@@ -548,7 +608,7 @@ def _choose(pck: _Pck, tee: str, checks: DcapChecks, endorsements: Endorsements,
             collateral.not_before,
         )
 
-    sets = [load_collateral(each, checks.collateral, setting) for each in endorsements.intel]
+    sets = [(load_collateral(each, checks.collateral, setting), each) for each in endorsements.intel]
     return sets[0] if len(sets) == 1 else max(sets, key=rank)
 
 
@@ -579,7 +639,8 @@ def _record_revocation(pck: _Pck, collateral: Collateral, checks: DcapChecks, se
     if pck.chain is None or len(pck.chain.certificates) < 2:
         return
     issuer, root = pck.chain.certificates[1], pck.chain.certificates[-1]
-    signers = tuple(chain.leaf for _, chain in collateral.chains if chain.certificates[-1] == root)
+    # An anchor is named by its digest, which takes less time to compare than two certificates.
+    signers = tuple(chain.leaf for _, chain in collateral.chains if chain.anchor == pck.chain.anchor)
     for check, crl, signer, subjects in (
         (checks.pck_chain.revocation, collateral.pck_crl, issuer, (pck.certificate,)),
         (checks.pck_ca_revocation, collateral.root_ca_crl, root, (issuer, root, *signers)),
@@ -631,18 +692,15 @@ def _record_qe(
 
 
 def _record_tcb(
-    quote: SgxQuote | TdxQuote,
     qe: EnclaveReport,
+    svns: tuple[bytes | None, bytes | None],
     pck: _Pck,
     collateral: Collateral,
     checks: DcapChecks,
     anchor: str | None,
     ledger: Ledger,
 ) -> TcbStanding:
-    extension, report = pck.extension, quote.report
-    svns: tuple[bytes | None, bytes | None] = (None, None)
-    if not isinstance(report, EnclaveReport):
-        svns = report.tee_tcb_svn, report.tee_tcb_svn2
+    extension = pck.extension
     tcb = appraise_tcb(
         collateral.tcb_info, collateral.qe_identity, extension.components, extension.pce_svn, qe.isv_svn, *svns
     )

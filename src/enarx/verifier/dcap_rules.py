@@ -49,7 +49,10 @@ class _OneOfMasked(Expectation):
         self.values = frozenset(values)
 
     def holds(self, found: Any) -> bool:
-        return found is not None and any(mask_bytes(found, mask) == value for value, mask in self.values)
+        if found is None:
+            return False
+        # A value is within its mask, so whatever equals it does so under the mask, too.
+        return any(found == value or mask_bytes(found, mask) == value for value, mask in self.values)
 
     def __str__(self) -> str:
         text = sorted(_show_masked(value, mask) for value, mask in self.values)
@@ -65,7 +68,9 @@ class _EachByteAtLeast(Expectation):
         self.minimum = minimum
 
     def holds(self, found: Any) -> bool:
-        return found is not None and len(found) == len(self.minimum) and all(map(ge, found, self.minimum))
+        if found is None or len(found) != len(self.minimum):
+            return False
+        return found == self.minimum or all(map(ge, found, self.minimum))
 
     def __str__(self) -> str:
         return f"each byte at least that of {self.minimum.hex()}"

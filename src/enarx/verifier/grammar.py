@@ -285,9 +285,11 @@ class Freshness(Grammar):
         if not isinstance(found, bytes):
             return False
         if self.size is None:
+            if found == given:
+                return True
             import hashlib
 
-            return found in {given, hashlib.sha256(given).digest()}
+            return found == hashlib.sha256(given).digest()
         return len(given) <= self.size and found == given.ljust(self.size, b"\0")
 
 

@@ -18,6 +18,10 @@ from enarx.verifier.grammar import Grammar
 
 __all__ = ["Examined", "Judge", "Ledger", "Part", "Rule", "Setting"]
 
+# To look these up in their class for each finding takes as long as to make it.
+_PASSED, _FAILED, _UNDECIDED, _NOTED = Outcome.PASSED, Outcome.FAILED, Outcome.UNDECIDED, Outcome.NOTED
+_make = tuple.__new__
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
@@ -54,18 +58,16 @@ class Ledger:
         self, check: Check, passed: bool, *, expected: object, found: object, source: str, anchor: str | None = None
     ) -> bool:
         """Record a check that was made, and return whether it passed."""
-        self.findings.append(
-            Finding(check, Outcome.PASSED if passed else Outcome.FAILED, expected, found, source, anchor)
-        )
+        self.findings.append(_make(Finding, (check, _PASSED if passed else _FAILED, expected, found, source, anchor)))
         return passed
 
     def doubt(self, check: Check, *, expected: object, found: object, source: str) -> None:
         """Record a check that cannot be made for want of something."""
-        self.findings.append(Finding(check, Outcome.UNDECIDED, expected, found, source))
+        self.findings.append(Finding(check, _UNDECIDED, expected, found, source))
 
     def note(self, check: Check, found: object, source: str = "") -> None:
         """Record a value of which nothing is expected."""
-        self.findings.append(Finding(check, Outcome.NOTED, None, found, source))
+        self.findings.append(Finding(check, _NOTED, None, found, source))
 
     def limit(self, until: datetime) -> None:
         """Say that something the verdict rests on ends at a time."""

@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enarx.abi.nitro import DIGEST_BYTES, NitroDocument
 from enarx.crypto.certificates import (
     Issuer,
+    common_name_of,
     extension_of,
     load_certificate_untrusted,
     load_crl_untrusted,
-    name_of,
     not_after_of,
     not_before_of,
     unknown_critical_extensions,
@@ -96,6 +96,7 @@ class _Leaf(NamedTuple):
     """What there is to know about a signing certificate; nothing of it changes."""
 
     key: Any
+    is_p384: bool
     is_issued: bool
     not_before: datetime
     not_after: datetime
@@ -116,8 +117,12 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
             return str(error)
 
     leaf = setting.cache.remember(("nitro.certificate", document.certificate, document.cabundle), look)
+    is_signed = False
     if isinstance(leaf, str):
         malformed = leaf
+    else:
+        # Right after the certificate's signature, so that the interpreter loses the processor's caches once and not twice.
+        is_signed = leaf.is_p384 and verifies(document.message, leaf.key)
     ledger.require(
         _FORM, not malformed, expected="X.509 in DER", found=malformed or "X.509 in DER", source="the document"
     )
@@ -127,14 +132,20 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
         chain = verify_chain(ledger, _CHAIN, issuer, document.cabundle, setting.anchors.aws, setting, signs=signs)
         if chain is not None:
             ledger.chains[-1] += ("the document",)
-            _check_constraints(ledger, chain, setting, document.cabundle)
+            ledger.require(
+                _CONSTRAINTS,
+                not chain.excess,
+                expected="certification authorities within their path lengths",
+                found=chain.excess or "certification authorities within their path lengths",
+                source="the certificates",
+            )
             revocation = _check_revocation(ledger, chain, endorsements, setting)
     if isinstance(leaf, str):
         ledger.require(_SIGNATURE, passed=False, expected="the certificate's key", found="no key", source="COSE_Sign1")
     else:
         _check_leaf(ledger, leaf, setting)
-        _check_document(ledger, document, leaf)
-    age_s = round((setting.at - _EPOCH).total_seconds() - document.timestamp_ms / 1000)
+        _check_document(ledger, document, leaf, is_signed=is_signed)
+    age_s = round(setting.at.timestamp() - document.timestamp_ms / 1000)
     claims = NitroClaims(document, None if age_s < -MAX_CLOCK_SKEW_S else max(0, age_s), revocation)
     return Examined(parts=(Part("nitro", claims),), tee="nitro")
 
@@ -149,19 +160,24 @@ def _load_bundle(certificates: tuple[bytes, ...]) -> Issuer | str:
 
 
 def _look_at(der: bytes, issuer: Issuer | None) -> _Leaf:
-    certificate = load_certificate_untrusted(der)
+    # Most certificates bear the issuer's own name byte for byte, which is well formed.
+    certificate = load_certificate_untrusted(der, decode_issuer=False)
+    is_issued = issuer is not None and issuer.issued(certificate, der)
+    if not is_issued:
+        certificate = load_certificate_untrusted(der)
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise DecodeError(f"cannot decode a certificate: key: found {error}, want one on P-384") from error
     return _Leaf(
         key=key,
-        is_issued=issuer is not None and issuer.issued(certificate),
+        is_p384=isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1",
+        is_issued=is_issued,
         not_before=not_before_of(certificate),
         not_after=not_after_of(certificate),
         unknown=unknown_critical_extensions(certificate),
         usage=_wrong_usage(certificate),
-        name=name_of(certificate),
+        name=common_name_of(certificate.subject),
     )
 
 
@@ -174,33 +190,9 @@ def _wrong_usage(certificate: x509.Certificate) -> str | None:
     return "a certification authority's key" if usage.key_cert_sign or (constraints and constraints.ca) else None
 
 
-def _check_constraints(ledger: Ledger, chain: Chain, setting: Setting, bundle: tuple[bytes, ...]) -> None:
-    def find() -> str:
-        for below, certificate in enumerate(chain.certificates):
-            usage, constraints = (
-                extension_of(certificate, x509.KeyUsage),
-                extension_of(certificate, x509.BasicConstraints),
-            )
-            if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
-                return f"{name_of(certificate)} may not issue"
-            if constraints.path_length is not None and constraints.path_length < below:
-                return f"{name_of(certificate)} may have {constraints.path_length} issuers below it and has {below}"
-        return ""
-
-    wrong = setting.cache.remember(("nitro.constraints", bundle, setting.anchors.aws), find)
-    ledger.require(
-        _CONSTRAINTS,
-        not wrong,
-        expected="certification authorities within their path lengths",
-        found=wrong or "certification authorities within their path lengths",
-        source="the certificates",
-    )
-
-
 def _check_revocation(ledger: Ledger, chain: Chain, endorsements: Endorsements, setting: Setting) -> str:
     """Record what the lists at hand say. AWS publishes them; documents do not carry them, and nobody has to have them."""
-    checked = 0
-    subjects = [chain.certificates[i] for i in range(len(chain.certificates) - 1)]
+    checked, subjects = 0, chain.certificates[:-1]
     if endorsements.crls:
         crls = setting.cache.remember(
             ("nitro.crls", endorsements.crls),
@@ -245,9 +237,8 @@ def _check_leaf(ledger: Ledger, leaf: _Leaf, setting: Setting) -> None:
     )
 
 
-def _check_document(ledger: Ledger, document: NitroDocument, leaf: _Leaf) -> None:
-    message = document.message
-    is_p384 = isinstance(leaf.key, ec.EllipticCurvePublicKey) and leaf.key.curve.name == "secp384r1"
+def _check_document(ledger: Ledger, document: NitroDocument, leaf: _Leaf, *, is_signed: bool) -> None:
+    message, is_p384 = document.message, leaf.is_p384
     ledger.require(
         _ALGORITHM,
         is_p384 and message.algorithm == ES384,
@@ -255,7 +246,6 @@ def _check_document(ledger: Ledger, document: NitroDocument, leaf: _Leaf) -> Non
         found=algorithm_name(message.algorithm) + ("" if is_p384 else " with another key"),
         source="COSE_Sign1",
     )
-    is_signed = is_p384 and verifies(message, leaf.key)
     ledger.require(
         _SIGNATURE,
         is_signed,

@@ -23,6 +23,7 @@ from enarx.verifier.text_encodings import decode_text
 __all__ = ["Binding", "Recognised", "recognise"]
 
 _MAX_WRAPPERS = 4
+_NOTHING = Endorsements()
 # Of a JSON member that could be evidence; the longest known has 20.
 _MAX_NAME_CHARS = 64
 # Of what evidence brings along; what a caller has of his own is his affair.
@@ -83,7 +84,7 @@ class Recognised(NamedTuple):
     section: str
     format: str
     parsed: Any
-    endorsements: Endorsements = Endorsements()
+    endorsements: Endorsements = _NOTHING
     wrappers: tuple[str, ...] = ()
     binding: Binding | None = None
 
@@ -99,10 +100,11 @@ def recognise(evidence: Evidence) -> Recognised:
     except DecodeError as error:
         error.hint = error.hint or _KNOWN
         raise
-    for what, most in _MAX_ENDORSEMENTS.items():
-        found = len(getattr(recognised.endorsements, what))
-        if found > most:
-            raise DecodeError(f"cannot decode the evidence: {what} beside it: found {found}, want at most {most}")
+    if recognised.endorsements is not _NOTHING:
+        for what, most in _MAX_ENDORSEMENTS.items():
+            found = len(getattr(recognised.endorsements, what))
+            if found > most:
+                raise DecodeError(f"cannot decode the evidence: {what} beside it: found {found}, want at most {most}")
     return recognised
 
 

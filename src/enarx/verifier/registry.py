@@ -15,6 +15,7 @@ SECTIONS = ("snp", "tdx", "sgx", "nitro", "cca", "tpm", "azure")
 """The sections of a policy, which are the modules of this package that judge."""
 
 
+@cache
 def judge_of(section: str) -> Judge:
     """Return the judge of a section."""
     judge: Judge = import_module(f"enarx.verifier.{section}").JUDGE

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from enarx.abi.quote import TdxQuote
+from enarx.abi.quote import TdReport, TdxQuote
 from enarx.rats import Check, Concern, Endorsements, OneOf
+from enarx.verifier.collateral import Collateral
 from enarx.verifier.dcap import Standing, examine_quote, make_dcap_checks, mask_bytes
 from enarx.verifier.dcap_rules import MaskedDigests, MinimumBytes, RuleMaker, make_platform_rules
 from enarx.verifier.grammar import Digests, Flag, Freshness
 from enarx.verifier.ledger import Examined, Judge, Ledger, Part, Setting
-from enarx.verifier.tcb import find_module_identity, module_version
+from enarx.verifier.tcb import TcbStanding, find_module_identity, module_version
 
 __all__ = ["JUDGE", "RULES", "TdxClaims", "TdxEvidence"]
 
@@ -100,9 +101,7 @@ class TdxClaims(NamedTuple):
 
 def _examine(parsed: TdxEvidence, endorsements: Endorsements, setting: Setting, ledger: Ledger) -> Examined:
     quote = parsed.quote
-    standing = examine_quote(quote, "TDX", _CHECKS, endorsements, setting, ledger)
-    if standing.tcb is not None:
-        _record_module(quote, standing, ledger)
+    standing = examine_quote(quote, "TDX", _CHECKS, endorsements, setting, ledger, _record_module)
     if endorsements.event_logs:
         _record_event_logs(quote, endorsements.event_logs, ledger)
     return Examined(
@@ -124,11 +123,8 @@ def _record_event_logs(quote: TdxQuote, logs: tuple[bytes, ...], ledger: Ledger)
         replay_findings(ledger, _EVENT_LOG, parse_event_log_untrusted(data), {"sha384": rtmrs}, "the quote's RTMRs")
 
 
-def _record_module(quote: TdxQuote, standing: Standing, ledger: Ledger) -> None:
-    """Compare the TDX module with what Intel says about modules of its version."""
-    report, collateral, tcb = quote.report, standing.collateral, standing.tcb
-    if collateral is None or tcb is None:
-        return
+def _record_module(report: TdReport, collateral: Collateral, tcb: TcbStanding, ledger: Ledger) -> None:
+    """Compare the TDX module with what Intel says about modules of its version; of the report, nothing else is looked at."""
     source = "the TCB info"
     version = module_version(report.tee_tcb_svn)
     identity = find_module_identity(collateral.tcb_info, version)

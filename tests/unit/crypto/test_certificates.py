@@ -58,7 +58,8 @@ def test_an_issuer_answers_as_the_library_does(kind):
     of_another_name = make("Leaf", OTHER, "Somebody", KEYS[kind])
     of_another_key = make("Leaf", OTHER, "CA", OTHER)
     for certificate, answer in ((genuine, True), (small, True), (of_another_name, False), (of_another_key, False)):
-        assert issuer.issued(certificate) is issued_directly(certificate, authority) is answer
+        der = certificate.public_bytes(Encoding.DER)
+        assert issuer.issued(certificate, der) is issued_directly(certificate, authority) is answer
 
 
 @pytest.mark.parametrize("kind", ["P-256", "P-384"])
@@ -66,7 +67,7 @@ def test_no_flipped_bit_is_taken_by_an_issuer_and_not_by_the_library(kind):
     authority = make("CA", KEYS[kind], "CA", KEYS[kind])
     issuer = Issuer(authority)
     der = make("Leaf", OTHER, "CA", KEYS[kind]).public_bytes(Encoding.DER)
-    assert issuer.issued(load_certificate_untrusted(der))
+    assert issuer.issued(load_certificate_untrusted(der), der)
     judged = 0
     for position in range(8 * len(der)):
         flipped = bytearray(der)
@@ -76,7 +77,7 @@ def test_no_flipped_bit_is_taken_by_an_issuer_and_not_by_the_library(kind):
         except DecodeError:
             continue
         judged += 1
-        assert not issuer.issued(certificate), position
+        assert not issuer.issued(certificate, bytes(flipped)), position
         assert not issued_directly(certificate, authority), position
     assert judged > 500
 
@@ -90,7 +91,7 @@ def test_an_algorithm_that_only_stands_beside_the_signature_counts_for_nothing()
     assert der.index(oid) != at
     der[at + len(oid) - 1] = 3
     certificate = load_certificate_untrusted(bytes(der))
-    assert not Issuer(authority).issued(certificate)
+    assert not Issuer(authority).issued(certificate, bytes(der))
 
 
 def test_names_a_certificate_by_its_common_name_or_all_it_has():
@@ -112,3 +113,15 @@ def test_a_pem_chain_keeps_its_order_and_leaves_out_what_is_between():
     chain = [make(text, OTHER, "CA", OTHER) for text in ("one", "two")]
     pem = b"first\n" + b"then\n".join(each.public_bytes(Encoding.PEM) for each in chain) + bytes(8)
     assert load_pem_chain_untrusted(pem) == tuple(each.public_bytes(Encoding.DER) for each in chain)
+
+
+def test_an_issuers_name_that_is_not_well_formed_is_no_issuers():
+    authority = make("CA", KEYS["P-256"], "CA", KEYS["P-256"])
+    der = bytearray(make("Leaf", OTHER, "CA", KEYS["P-256"]).public_bytes(Encoding.DER))
+    # A common name in UTF-8, the issuer's in front of the subject's.
+    at = der.index(b"\x0c\x02CA")
+    der[at + 2 : at + 4] = b"\xff\xff"
+    with pytest.raises(DecodeError, match="cannot decode a certificate"):
+        load_certificate_untrusted(bytes(der))
+    certificate = load_certificate_untrusted(bytes(der), decode_issuer=False)
+    assert not Issuer(authority).issued(certificate, bytes(der))

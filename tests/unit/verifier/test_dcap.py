@@ -367,3 +367,39 @@ def test_levels_of_another_table_are_not_confused():
     info = make_tcb_info(TDX, PLATFORM) | {"tcbLevels": [level]}
     assert judge(TDX, collateral={"tcb_info": info}).tcb_status == "SWHardeningNeeded"
     assert judge(SGX, body=EnclaveReport()).tcb_status == "UpToDate"
+
+
+@pytest.mark.parametrize("tee", TEES)
+def test_what_is_remembered_of_a_platform_is_never_another_quotes(tee):
+    """One cache for quotes that differ in one thing each says of each what a new cache says."""
+    bodies = [BODIES[tee]]
+    if tee == TDX:
+        bodies += [
+            replace(BODIES[tee], tee_tcb_svn=bytes([2, 1, 2]).ljust(16, b"\0")),
+            replace(BODIES[tee], tee_tcb_svn2=bytes([2, 1, 2]).ljust(16, b"\0")),
+            replace(BODIES[tee], tee_tcb_svn=bytes([6, 7, 4]).ljust(16, b"\0")),
+            replace(BODIES[tee], mr_signer_seam=b"\1" * 48),
+            replace(BODIES[tee], seam_attributes=b"\1".ljust(8, b"\0")),
+        ]
+    enclave = make_qe_report(tee)
+    changes = [{"body": body} for body in bodies]
+    changes += [
+        {"quote": {"qe_report": replace(enclave, **change)}}
+        for change in (
+            {"mr_signer": b"\1" * 32},
+            {"isv_prod_id": enclave.isv_prod_id + 1},
+            {"isv_svn": 0},
+            {"misc_select": b"\1" * 4},
+            {"attributes": b"\xff" * 16},
+        )
+    ]
+    sets = (intel().make_collateral(tee, PLATFORM),)
+    quotes = [
+        intel().make_quote(change.get("body", BODIES[tee]), PLATFORM, **change.get("quote", {})) for change in changes
+    ]
+    cache, seen = TrustCache(), set()
+    for data in (*quotes, *quotes):
+        found, expected = (judge(tee, data=data, sets=sets, cache=each) for each in (cache, TrustCache()))
+        assert (found.findings, found.tcb_status) == (expected.findings, expected.tcb_status)
+        seen.add(frozenset(not_passed(found)))
+    assert len(seen) > 4
