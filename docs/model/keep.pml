@@ -304,11 +304,12 @@ proctype Tenant(byte d) {
 #endif
     assert(times_run[d] == 1);
     mine = peer;
+    /* What nobody will look at any more is forgotten, here and below: states that differ in nothing else are one. */
+    peer = 0; keep_leaf = 0; exporter = 0; e = 0; key = 0;
     leave(d)
   }
 
   /* Attach, from another terminal. */
-  peer = 0; keep_leaf = 0; exporter = 0; e = 0; key = 0;
   connect(2 + d);
   atomic {
     if
@@ -342,7 +343,8 @@ proctype Tenant(byte d) {
 over:
   atomic {
     leave(d);
-    leave(2 + d)
+    leave(2 + d);
+    peer = 0; keep_leaf = 0; exporter = 0; e = 0; key = 0; mine = 0
   }
 }
 
@@ -479,7 +481,7 @@ provisioned:
     fi
   }
 over:
-  skip
+  atomic { n = 0; t = 0; tenant_leaf = 0; exporter = 0; nonce = 0; release = 0 }
 }
 
 init {

@@ -3,18 +3,21 @@
 
     python builds.py REMOVED[,REMOVED...] keep --backend nil ...      (or `-` for the product as it is)
     python builds.py REMOVED[,REMOVED...] enarx deploy ...
+    python builds.py REMOVED[,REMOVED...] workload                    (started by such a Keep)
 
 Each name below is a function that takes one thing away, or lets one thing fall that the protocol does not rest on alone: a leaf
-key that somebody else has, an exporter that is the same everywhere, an HPKE key that comes twice, TLS that protects nothing. What
-follows `=` in a name is a path.
+key that somebody else has, an exporter that is the same everywhere, an HPKE key that comes twice, TLS that protects nothing, or
+whose two ends have one key. What follows `=` in a name is a path, or a number of seconds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 # --- What evidence is over
@@ -108,6 +111,32 @@ def no_signature() -> None:
     snp._judge_signature = lambda _report, _chain, _ledger: True
 
 
+def any_answer() -> None:
+    """Take an empty Keep's offer for the attachment of the Keep that was provisioned."""
+    from enarx.channel.transcript import attach_report_data, offer_report_data
+    from enarx.deploy import attaching, attesting
+    from enarx.wire.session import Attachment, Offer
+
+    async def attest_again(session, judge, receipt):
+        transcript, message = await attesting._challenge(session)
+        if isinstance(message, Offer):
+            report_data = offer_report_data(transcript, message)
+            message = Attachment(0, 0, *message[1:])
+        else:
+            report_data = attach_report_data(transcript, message, receipt)
+        judged = await attesting._judge(session, judge, message, report_data, receipt)
+        return attesting.Reattested(attachment=message, judged=judged)
+
+    attaching.attest_again = attest_again
+
+
+def no_offsets() -> None:
+    """Take output wherever it says it begins."""
+    from enarx.deploy.session import Conversation
+
+    Conversation._reach = lambda _self, _offset: None
+
+
 def no_identity() -> None:
     """Take a receipt of anything that was provisioned, by anybody."""
     from enarx.deploy import provisioning
@@ -138,18 +167,76 @@ def second_provision() -> None:
     Keep._serve_attach = again
 
 
+def late_attach() -> None:
+    """Let an attach that was held back displace those that came since."""
+    from enarx.keep.life import Keep
+
+    Keep._attached = property(lambda _self: 0, lambda _self, _arrival: None)
+
+
 def no_hardening() -> None:
-    """Stay dumpable, with no limit on core dumps."""
+    """Stay dumpable, with no limit on core dumps; the workload process too."""
     import os
     import resource
 
-    from enarx.keep import main
+    from enarx.keep import main, workload
 
     def soft(link_fd):
         resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         os.set_inheritable(link_fd, False)
 
     main.harden = soft
+    main.Keep = partial(main.Keep, command=[sys.executable, __file__, "no-hardening", "workload"])
+    workload.give_up = lambda: None
+
+
+def _given(see: Callable[[list[str], list[str], bytes], None]) -> None:
+    """Have a Keep show the arguments, the environment and the module that it was given."""
+    import os
+
+    from enarx.keep import life
+
+    whole = life.make_start
+
+    def make_start(package, *rest, **how):
+        start = whole(package, *rest, **how)
+        module = os.pread(package.module_fd, os.fstat(package.module_fd).st_size, 0)
+        see(list(start.toml.args), ["=".join(pair) for pair in start.toml.env], module)
+        return start
+
+    life.make_start = make_start
+
+
+def loud() -> None:
+    """Say on the console what a tenant gives."""
+    import os
+
+    from enarx.keep.stdio import Inlet
+
+    def say(arguments, environment, module):
+        os.write(1, f"provisioned: {arguments} {environment} {module.hex()}\n".encode())
+
+    write = Inlet.write
+
+    def say_and_write(self, data):
+        os.write(1, b"stdin: " + data + b"\n")
+        write(self, data)
+
+    _given(say)
+    Inlet.write = say_and_write
+
+
+def titled() -> None:
+    """Start something with a tenant's arguments for arguments, in a tenant's environment."""
+    from subprocess import DEVNULL, PIPE, Popen
+
+    running = []
+
+    def start(arguments, environment, _module):
+        command = [sys.executable, "-I", "-S", "-c", "input()", *arguments]
+        running.append(Popen(command, env=dict(pair.split("=", 1) for pair in environment), stdin=PIPE, stdout=DEVNULL))
+
+    _given(start)
 
 
 # --- Both ends
@@ -257,16 +344,19 @@ def show_provision(path: str) -> None:
     provisioning.seal = seal
 
 
-def impatient() -> None:
-    """Wait for seconds where the product waits for minutes; nothing is taken away."""
+def time_limits(seconds: str) -> None:
+    """Wait for so long where the product waits for a minute or more, or with `inf` for ever."""
     from enarx.deploy import attesting, provisioning
     from enarx.keep import session
 
-    attesting.OFFER_TIMEOUT_S = provisioning.RECEIPT_TIMEOUT_S = session.PROVISION_S = session.ATTACH_S = 5.0
+    attesting.OFFER_TIMEOUT_S = provisioning.RECEIPT_TIMEOUT_S = session.PROVISION_S = session.ATTACH_S = float(seconds)
 
 
 class NullTls:
-    """In the place of TLS: leaves are said, nothing is proven, hidden or kept whole."""
+    """In the place of TLS: leaves are said, nothing is proven, hidden or kept whole.
+
+    The leaf has a length before it like a message: all that passes is lengths and what they are of.
+    """
 
     def __init__(self, credential) -> None:
         from cryptography.hazmat.primitives.serialization import Encoding
@@ -276,15 +366,15 @@ class NullTls:
         self.exporter = bytes(32)
         self.established = self.ended = False
         self._in = b""
-        self._out = len(self.own_leaf).to_bytes(2, "big") + self.own_leaf
+        self._out = len(self.own_leaf).to_bytes(4, "big") + self.own_leaf
 
     for_tenant = for_keep = classmethod(lambda cls, credential: cls(credential))
 
     def receive(self, data) -> None:
         self._in += bytes(data)
-        length = 2 + int.from_bytes(self._in[:2], "big")
-        if not self.established and len(self._in) >= max(2, length):
-            self.peer_leaf, self._in = self._in[2:length], self._in[length:]
+        length = 4 + int.from_bytes(self._in[:4], "big")
+        if not self.established and len(self._in) >= max(4, length):
+            self.peer_leaf, self._in = self._in[4:length], self._in[length:]
             self.established = True
 
     def read(self) -> bytes:
@@ -302,6 +392,38 @@ class NullTls:
         """Say nothing."""
 
 
+class OneKey(NullTls):
+    """In the place of TLS: who has not the key changes, leaves out, repeats and reorders nothing. But both directions have one."""
+
+    _KEY = b"known to tenants and Keeps, and to no host"
+    _TAG_BYTES = 32
+
+    def __init__(self, credential) -> None:
+        super().__init__(credential)
+        self._numbers = {"sent": 0, "received": 0}
+
+    def _tag(self, direction: str, data: bytes) -> bytes:
+        number = self._numbers[direction]
+        self._numbers[direction] += 1
+        return hmac.digest(self._KEY, number.to_bytes(8, "big") + data, "sha256")
+
+    def read(self) -> bytes:
+        from enarx.errors import TransportError
+
+        found = b""
+        while len(self._in) >= (end := 4 + int.from_bytes(self._in[:4], "big")):
+            record, self._in = self._in[4:end], self._in[end:]
+            data = record[self._TAG_BYTES :]
+            if not hmac.compare_digest(record[: self._TAG_BYTES], self._tag("received", data)):
+                raise TransportError("session: found a record that is not the next one")
+            found += data
+        return found
+
+    def write(self, data) -> None:
+        record = self._tag("sent", bytes(data)) + bytes(data)
+        self._out += len(record).to_bytes(4, "big") + record
+
+
 def null_tls() -> None:
     """Put nothing in the place of TLS."""
     from enarx.channel import session
@@ -309,20 +431,46 @@ def null_tls() -> None:
     session.TlsEnd = NullTls
 
 
+def one_key() -> None:
+    """Put something without roles in the place of TLS."""
+    from enarx.channel import session
+
+    session.TlsEnd = OneKey
+
+
+def no_direction() -> None:
+    """Take what a tenant says to a workload for what a workload says: bytes are bytes, whoever sent them."""
+    from enarx.wire import session
+
+    offset = 0
+
+    def data(_name, fields):
+        nonlocal offset
+        output = session.Output("stdout", offset, fields.bytes("data", 0, session.MAX_DATA_BYTES))
+        offset += len(output.data)
+        return output
+
+    session._KEEP["stdin"] = data
+
+
 BUILDS = {
     function.__name__.replace("_", "-"): function
     for function in (
+        any_answer,
         any_attach,
         any_group,
         any_version,
-        impatient,
+        late_attach,
         leaf,
+        loud,
+        no_direction,
         no_exporter,
         no_hardening,
         no_identity,
         no_info,
         no_keep_leaf,
         no_measurement,
+        no_offsets,
         no_purpose,
         no_receipt_hash,
         no_report_data,
@@ -332,8 +480,11 @@ BUILDS = {
         null_tls,
         one_exporter,
         one_hpke_key,
+        one_key,
         second_provision,
         show_provision,
+        time_limits,
+        titled,
     )
 }
 
@@ -349,6 +500,10 @@ def main(arguments: list[str]) -> int:
         from enarx.keep.main import main as be_a_keep
 
         be_a_keep(rest)
+    if program == "workload":
+        from enarx.keep.workload import main as be_a_workload
+
+        be_a_workload()
     from enarx.cli import main as run
 
     return run(rest)

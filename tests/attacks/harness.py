@@ -11,13 +11,17 @@ Knows what a host knows, and what has fallen in a test; reads no tenant's files.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -43,6 +47,8 @@ BUILDER = Path(__file__).with_name("builds.py")
 TIMEOUT_S = 60.0
 KEEP_LIMITS = ("--memory", str(256 << 20), "--package-limit", str(64 << 20), "--log", str(1 << 20))
 TENANT, KEEP = "tenant", "keep"
+ATTESTED_BYTES = 4000
+"""Of what a Keep says before its workload does, only records that have evidence are longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +137,20 @@ class Keep:
 SessionHandler = Callable[["Host", str, Wire], Awaitable[None]]
 
 
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+@functools.cache
+def _platform() -> str:
+    """Make the emulated platform of this machine, which takes a second, once for all hosts of these tests."""
+    folder = tempfile.mkdtemp(prefix="enarx-attacks-")
+    atexit.register(shutil.rmtree, folder)
+    path = f"{folder}/emulated-platform"
+    open_installation(path, at=_now())
+    return path
+
+
 class Host:
     """The host that means harm.
 
@@ -147,9 +167,9 @@ class Host:
         self.captured: list[tuple[str, bytes]] = []
         self.errors: list[BaseException] = []
         self._home = folder / "home"
-        self._installation = open_installation(
-            f"{self._home}/share/enarx/emulated-platform", at=datetime.fromtimestamp(time.time(), UTC)
-        )
+        platform = f"{self._home}/share/enarx/emulated-platform"
+        shutil.copytree(_platform(), platform)
+        self._installation = open_installation(platform, at=_now())
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
 
@@ -234,6 +254,8 @@ class Host:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(keep.process.pid, signal.SIGKILL)
                 keep.process.wait()
+                # Shown where a test fails.
+                print(f"{keep.folder.name}: {keep.process.returncode}: {keep.console.decode(errors='replace')[:2000]}")
         for error in self.errors:
             raise error
 
@@ -317,8 +339,17 @@ class Host:
 
     # --- Tenants
 
-    async def tenant(self, *arguments: str, build: str = "-", name: str = "tenant", stdin: bytes = b"") -> Ended:
+    async def tenant(self, *arguments: str, stdin: bytes = b"", **how: str) -> Ended:
         """Run the command as a tenant with a home of its own, to its end."""
+        async with self.running(*arguments, **how) as process:
+            out, err = await process.communicate(stdin)
+        return Ended(status=process.returncode or 0, stdout=out, stderr=err.decode())
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self, *arguments: str, build: str = "-", name: str = "tenant"
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Run the command while the block runs."""
         home = self.folder / name
         environment = {
             "HOME": str(home),
@@ -338,18 +369,20 @@ class Host:
             stderr=subprocess.PIPE,
         )
         try:
-            out, err = await process.communicate(stdin)
+            yield process
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
-        return Ended(status=process.returncode or 0, stdout=out, stderr=err.decode())
+                # Its pipes too are at their end then.
+                await process.communicate()
 
     async def deploy(self, module: Path, *arguments: str, **how) -> Ended:
         """Run `enarx deploy` to this host, accepting its emulated platform."""
-        return await self.tenant(
-            "deploy", "--to", self.url, "--insecure-accept-emulated", "--offline", str(module), *arguments, **how
-        )
+        return await self.tenant(*self.deployment(module, *arguments), **how)
+
+    def deployment(self, module: Path, *arguments: str) -> tuple[str, ...]:
+        """Return the command that deploys here."""
+        return ("deploy", "--to", self.url, "--insecure-accept-emulated", "--offline", str(module), *arguments)
 
 
 # --- What to do with a session
@@ -367,10 +400,24 @@ def records(data: bytearray) -> list[bytes]:
 
 
 def chunks(data: bytearray) -> list[bytes]:
-    """Take everything: where there is no TLS there are no records."""
+    """Take everything."""
     found = [bytes(data)]
     data.clear()
     return found
+
+
+def frames(data: bytearray) -> list[bytes]:
+    """Take what is complete where there is no TLS: a leaf or a message, or a record of `one-key`, after its length."""
+    found = []
+    while len(data) >= 4 and len(data) >= (end := 4 + int.from_bytes(data[:4], "big")):
+        found.append(bytes(data[:end]))
+        del data[:end]
+    return found
+
+
+def pieces_of(build: str) -> Callable[[bytearray], list[bytes]]:
+    """Return what takes pieces off the front of what ends of a build say."""
+    return frames if {"null-tls", "one-key"} & set(build.split(",")) else records
 
 
 async def relay(
@@ -477,19 +524,24 @@ def find(needle: bytes, places: list[tuple[str, bytes]]) -> list[str]:
     return [f"{place}: {name}" for place, data in places for name, form in forms.items() if form in data]
 
 
-def says(text: str, *, forever: bool = False) -> str:
-    """Return a module that writes a text, and ends or waits."""
+def says(text: str, *, asked: bool = False, forever: bool = False) -> str:
+    """Return a module that writes a text, perhaps once it has read something, and ends or waits."""
     data = text.encode() + b"\n"
     wait = (
         " (i32.store (i32.const 1040) (i32.const 1)) (i64.store (i32.const 1048) (i64.const 3600000000000))"
         " (drop (call $poll (i32.const 1024) (i32.const 1152) (i32.const 1) (i32.const 1216)))"
     )
+    read = (
+        " (i32.store (i32.const 2048) (i32.const 4096)) (i32.store (i32.const 2052) (i32.const 32768))"
+        " (drop (call $read (i32.const 0) (i32.const 2048) (i32.const 1) (i32.const 2056)))"
+    )
     size, escaped = ("".join(f"\\{byte:02x}" for byte in part) for part in (len(data).to_bytes(4, "little"), data))
     return (
         '(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))'
+        ' (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))'
         ' (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))'
         f' (memory (export "memory") 1) (data (i32.const 0) "\\08\\00\\00\\00{size}{escaped}")'
-        ' (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 512)))'
+        f' (func (export "_start"){read if asked else ""} (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 512)))'
         f"{wait if forever else ''}))"
     )
 

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from enarx.attester.attested import SNP_REPORT
 from enarx.attester.emulated import EmulatedAttester
+from enarx.channel.link import Stream
 from enarx.channel.session import Session
 from enarx.errors import EnarxError, TransportError
 from enarx.wire.session import (
@@ -27,7 +30,7 @@ from enarx.wire.session import (
     Receipt,
     Refuse,
 )
-from tests.attacks.harness import Host, Wire, honest, relay, run, says, stranger
+from tests.attacks.harness import ATTESTED_BYTES, KEEP, Host, Wire, honest, relay, run, says, stranger
 
 VERIFICATION, APPRAISAL, TRANSPORT = 104, 105, 107
 # A Keep that refuses whose tenant is not its own says so at once and hangs up: the tenant's challenge may still be on its way then,
@@ -116,17 +119,27 @@ def test_control_a_host_that_poses_as_the_keep_is_believed(tmp_path, modules):
     assert isinstance(heard, Attach)
 
 
-def test_refuses_an_empty_keep_in_the_place_of_the_provisioned_one(tmp_path, modules):
+def emptied(tmp_path, modules, build):
+    """Deploy, and look at the log of another Keep, which is empty."""
     routes = Routes({"keep0": "fresh"})
 
     async def scenario(host: Host):
         keep = await detached(host, modules["alice"])
         await host.start_keep("fresh")
         routes.is_on = True
-        return await logs(host, keep)
+        return await logs(host, keep, build=build)
 
-    ended = run(tmp_path, routes, scenario)
+    return run(tmp_path, routes, scenario)
+
+
+def test_refuses_an_empty_keep_in_the_place_of_the_provisioned_one(tmp_path, modules):
+    ended = emptied(tmp_path, modules, "-")
     assert (ended.status, ended.stdout) == (VERIFICATION, b""), ended.stderr
+
+
+def test_control_an_empty_keep_is_taken_for_one_whose_workload_said_nothing(tmp_path, modules):
+    ended = emptied(tmp_path, modules, "any-answer")
+    assert (ended.status, ended.stdout) == (0, b""), ended.stderr
 
 
 # --- Two Keeps swapped
@@ -199,6 +212,76 @@ def test_control_a_keep_answers_anybody(tmp_path, modules):
     assert said[-1].data == b"this is alice's\n"
 
 
+# --- An attach that was held back
+
+
+def displaced(tmp_path, modules, keep_build):
+    """Attach twice. Of the first session the tenant's last word is held back until the second one is there.
+
+    Returns:
+        The status with which the second one ended, and what it said: by itself, or because it was told to leave once the Keep
+        had ended the first one.
+    """
+    kept: list[tuple[Stream, bytes]] = []
+    held, over = asyncio.Event(), asyncio.Event()
+
+    async def holding(host: Host, name: str, wire: Wire) -> None:
+        stream = await host.keeps[name].session()
+        is_first, is_attested = not kept, False
+
+        async def hold(speaker: str, _number: int, record: bytes) -> list[bytes]:
+            nonlocal is_attested
+            if speaker == KEEP:
+                is_attested = is_attested or len(record) > ATTESTED_BYTES
+                # By then there is nobody who could be told.
+                return [] if is_first and kept else [record]
+            if is_first and is_attested:
+                kept.append((stream, record))
+                held.set()
+                # The tenant gives up, of which the Keep is not told.
+                await asyncio.Event().wait()
+            return [record]
+
+        await relay(host, wire, stream, hold)
+        if is_first:
+            over.set()
+
+    routes = Routes(holding)
+
+    async def scenario(host: Host):
+        keep = await detached(host, modules["alice"])
+        routes.is_on = True
+        attach = ("keep", "attach", keep, "--on", host.url, "--offline")
+        async with host.running(*attach):
+            await held.wait()
+        async with host.running(*attach) as second:
+            assert await second.stdout.readline() == b"this is alice's\n"
+            ((stream, record),) = kept
+            await stream.write(record)
+            ends = {asyncio.ensure_future(wait) for wait in (over.wait(), second.wait())}
+            _, others = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for other in others:
+                other.cancel()
+            if second.returncode is None:
+                second.send_signal(signal.SIGHUP)
+            _, err = await second.communicate()
+            return second.returncode, err.decode()
+
+    return run(tmp_path, routes, scenario, keep_build=keep_build)
+
+
+def test_refuses_an_attach_that_was_held_back_since_before_another(tmp_path, modules):
+    status, err = displaced(tmp_path, modules, "-")
+    assert status == 0, err
+    assert "later attach" not in err
+
+
+def test_control_an_attach_that_was_held_back_displaces_a_later_one(tmp_path, modules):
+    status, err = displaced(tmp_path, modules, "late-attach")
+    assert status == TRANSPORT, err
+    assert "found a later attach" in err
+
+
 # --- A second provision
 
 
@@ -255,7 +338,7 @@ def played_again(tmp_path, module: Path, *, keep_build: str, tenant_build: str, 
         assert isinstance(said[0], Offer)
         await session.send(Provision(shown.read_bytes()))
         with contextlib.suppress(TransportError):
-            while True:
+            while not isinstance(said[-1], Exit):
                 said.append(await session.receive(60))
                 if isinstance(said[-1], Receipt):
                     await session.send(Attach(0))

@@ -1,24 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host that changes bytes on their way, leads them elsewhere, speaks TLS of another kind, or just listens."""
+"""A host that changes bytes on their way, holds them back, leads them elsewhere, or speaks TLS of another kind."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import os
-import resource
-import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from OpenSSL import SSL
 
 from enarx.channel import tls
+from enarx.channel.link import Stream
 from enarx.channel.session import Session
 from enarx.errors import EnarxError, TransportError
-from enarx.wire.session import Challenge
-from tests.attacks.harness import KEEP, TENANT, Ended, Host, Wire, chunks, find, honest, relay, run, says, stranger
+from enarx.wire.session import (
+    Challenge,
+    KeepMessage,
+    Offer,
+    Output,
+    Receipt,
+    Stdin,
+    TenantMessage,
+    decode_keep_message_untrusted,
+    decode_tenant_message_untrusted,
+    encode_message,
+)
+from tests.attacks.harness import (
+    ATTESTED_BYTES,
+    KEEP,
+    TENANT,
+    Ended,
+    Host,
+    Wire,
+    honest,
+    pieces_of,
+    relay,
+    run,
+    says,
+    stranger,
+)
 
 CANARY = b"the canary that is in no cage"
 DECODE, VERIFICATION, TRANSPORT = 103, 104, 107
@@ -37,20 +60,21 @@ def module(tmp_path: Path) -> Path:
 
 
 def edited(record: bytes) -> list[bytes]:
-    return [record[:-1] + bytes([record[-1] ^ 1])]
+    middle = len(record) // 2
+    return [record[:middle] + bytes([record[middle] ^ 1]) + record[middle + 1 :]]
 
 
 OPERATIONS = {"edited": edited, "dropped": lambda _: [], "duplicated": lambda record: [record, record]}
 
 
-def passed(folder: Path, module: Path, tamper) -> tuple[Ended, bytes]:
+def passed(folder: Path, module: Path, tamper, build: str = "time-limits=5") -> tuple[Ended, bytes]:
     folder.mkdir()
 
     async def scenario(host: Host):
-        ended = await host.deploy(module, build="impatient")
+        ended = await host.deploy(module, build=build)
         return ended, b"".join(keep.console for keep in host.keeps.values())
 
-    return run(folder, honest(tamper), scenario, keep_build="impatient")
+    return run(folder, honest(tamper, pieces_of(build)), scenario, keep_build=build)
 
 
 def spoken(folder: Path, module: Path) -> dict[tuple[str, int], bytes]:
@@ -146,17 +170,177 @@ def test_takes_every_record_late(tmp_path, module):
     assert (ended.status, ended.stdout) == (0, CANARY + b"\n"), ended.stderr
 
 
-def test_control_without_tls_output_is_changed_unnoticed(tmp_path, module):
-    def tamper(speaker: str, _number: int, piece: bytes) -> list[bytes]:
-        return [piece.replace(b"canary", b"coward") if speaker == KEEP else piece]
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", [*OPERATIONS, "out of order"])
+def test_refuses_every_message_about_trust_changed_even_without_tls(tmp_path, module, operation):
+    for who, number in ((TENANT, 1), (KEEP, 1), (TENANT, 2), (KEEP, 2)):
+        tamper = one_changed(who, number, OPERATIONS[operation]) if operation in OPERATIONS else held_back(who, number)
+        ended, console = passed(tmp_path / f"{who}{number}", module, tamper, "null-tls,time-limits=5")
+        require_refused(ended, console, (who, number))
+        assert ended.stdout == b""
+
+
+def with_more_memory(message: Offer | Receipt) -> Offer | Receipt:
+    return message._replace(limits=message.limits._replace(memory_bytes=1 << 40))
+
+
+# What is changed in a message, and what would not notice it were TLS not there: the tenant, and the Keep, which opens what was
+# sealed for what was said.
+MESSAGES: dict[type, tuple[str, Callable[[Any], Any], str]] = {
+    Challenge: (TENANT, lambda message: message._replace(nonce=bytes(32)), "no-report-data,no-info"),
+    Offer: (KEEP, with_more_memory, "no-report-data,no-info"),
+    Receipt: (KEEP, with_more_memory, "no-report-data"),
+}
+
+
+def rewritten(folder: Path, module: Path, kind: type, build: str) -> tuple[Ended, int]:
+    """Deploy where there is no TLS, and change a message of one kind; return also how many were."""
+    who, change, _ = MESSAGES[kind]
+    count = 0
+
+    def tamper(speaker: str, number: int, piece: bytes) -> list[bytes]:
+        nonlocal count
+        # What comes first is a leaf.
+        message = decoded(who, piece) if speaker == who and number else None
+        if not isinstance(message, kind):
+            return [piece]
+        count += 1
+        body = encode_message(change(message))
+        return [len(body).to_bytes(4, "big") + body]
 
     ended = run(
-        tmp_path,
-        honest(tamper, chunks),
-        lambda host: host.deploy(module, build="null-tls"),
-        keep_build="null-tls",
+        folder, honest(tamper, pieces_of(build)), lambda host: host.deploy(module, build=build), keep_build=build
     )
-    assert (ended.status, ended.stdout) == (0, CANARY.replace(b"canary", b"coward") + b"\n"), ended.stderr
+    return ended, count
+
+
+def decoded(who: str, piece: bytes) -> TenantMessage | KeepMessage:
+    return (decode_tenant_message_untrusted if who == TENANT else decode_keep_message_untrusted)(piece[4:])
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_refuses_a_message_rewritten_even_without_tls(tmp_path, module, kind):
+    ended, count = rewritten(tmp_path, module, kind, "null-tls")
+    assert count == 1
+    assert (ended.status, ended.stdout) == (VERIFICATION, b""), ended.stderr
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_control_a_message_is_rewritten_unnoticed(tmp_path, module, kind):
+    _, _, removed = MESSAGES[kind]
+    ended, count = rewritten(tmp_path, module, kind, f"null-tls,{removed}")
+    assert count == 1
+    assert (ended.status, ended.stdout) == (0, CANARY + b"\n"), ended.stderr
+
+
+# Of what is said before a workload begins nothing is as long as this, in a record or in a message.
+LONG_BYTES = 16_000
+TYPED = b"".join(number.to_bytes(4, "big") for number in range(25_000))
+
+STREAMS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
+    "edited": lambda records: [*edited(records[0]), *records[1:]],
+    "dropped": lambda records: records[1:],
+    "duplicated": lambda records: [records[0], *records],
+    "out of order": lambda records: [*records[1:], records[0]],
+}
+
+
+def streamed(folder: Path, echo: Path, who: str, operation: str, build: str) -> tuple[Ended, list[bytes]]:
+    """Deploy an echo, and change the first long record that one of the two says, or its order; return also what was passed on."""
+    held: list[bytes] = []
+    passed_on: list[bytes] = []
+
+    def tamper(speaker: str, _number: int, record: bytes) -> list[bytes]:
+        if speaker != who or not (held or len(record) > LONG_BYTES):
+            return [record]
+        held.append(record)
+        if len(held) == 1:
+            return []
+        changed = STREAMS[operation](held) if len(held) == 2 else [record]
+        passed_on.extend(changed)
+        return changed
+
+    ended = run(
+        folder,
+        honest(tamper, pieces_of(build)),
+        lambda host: host.deploy(echo, build=build, stdin=TYPED),
+        keep_build=build,
+    )
+    return ended, passed_on
+
+
+def bytes_of(who: str, pieces: list[bytes]) -> bytes:
+    """Return what is in messages of standard input or output, where there is no TLS."""
+    messages = [decoded(who, piece) for piece in pieces]
+    return b"".join(message.data for message in messages if isinstance(message, Stdin | Output))
+
+
+@pytest.mark.parametrize("operation", STREAMS)
+@pytest.mark.parametrize("who", [TENANT, KEEP])
+def test_refuses_a_stream_changed(tmp_path, guest, who, operation):
+    ended, _ = streamed(tmp_path, guest("echo"), who, operation, "-")
+    assert ended.status == TRANSPORT, ended.stderr
+    # What came before it may have been echoed.
+    assert TYPED.startswith(ended.stdout)
+    assert len(ended.stdout) < len(TYPED)
+
+
+@pytest.mark.parametrize("operation", ["dropped", "duplicated", "out of order"])
+def test_refuses_output_changed_even_without_tls(tmp_path, guest, operation):
+    ended, _ = streamed(tmp_path, guest("echo"), KEEP, operation, "null-tls")
+    assert ended.status == DECODE, ended.stderr
+    assert TYPED.startswith(ended.stdout)
+
+
+@pytest.mark.parametrize("operation", STREAMS)
+@pytest.mark.parametrize(("who", "build"), [(TENANT, "null-tls"), (KEEP, "null-tls,no-offsets")], ids=[TENANT, KEEP])
+def test_control_a_stream_is_changed_unnoticed(tmp_path, guest, who, build, operation):
+    ended, passed_on = streamed(tmp_path, guest("echo"), who, operation, build)
+    assert (ended.status, ended.stdout) == (0, bytes_of(who, passed_on)), ended.stderr
+    assert ended.stdout != TYPED
+
+
+# --- Bytes held back
+
+# TLS keeps bytes whole and in order, and says nothing of when they come. What a host could gain by holding them back is that
+# something is accepted when it should not be any more: that is what time limits and the order of arrival are for.
+LIMIT_S = 1.5
+RECIPIENTS = {"offer": TENANT, "provision": KEEP}
+
+
+def told_late(folder: Path, module: Path, what: str, limits: str) -> Ended:
+    """Deploy, and hold an offer or a provision back until who waits for it has given up, or for twice the time it may take."""
+    gone = asyncio.Event()
+    offered = held = False
+
+    async def late(speaker: str, _number: int, record: bytes) -> list[bytes]:
+        nonlocal offered, held
+        is_offer = speaker == KEEP and not offered and len(record) > ATTESTED_BYTES
+        is_provision = speaker == TENANT and offered
+        offered = offered or is_offer
+        if held and speaker == RECIPIENTS[what]:
+            gone.set()
+        if not held and (is_offer if what == "offer" else is_provision):
+            held = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * LIMIT_S):
+                    await gone.wait()
+        return [record]
+
+    tenant_build, keep_build = (limits, "-") if what == "offer" else ("-", limits)
+    return run(folder, honest(late), lambda host: host.deploy(module, build=tenant_build), keep_build=keep_build)
+
+
+@pytest.mark.parametrize("what", RECIPIENTS)
+def test_refuses_what_comes_after_its_time(tmp_path, module, what):
+    ended = told_late(tmp_path, module, what, f"time-limits={LIMIT_S}")
+    assert (ended.status, ended.stdout) == (TRANSPORT, b""), ended.stderr
+
+
+@pytest.mark.parametrize("what", RECIPIENTS)
+def test_control_what_comes_after_its_time_is_accepted(tmp_path, module, what):
+    ended = told_late(tmp_path, module, what, "time-limits=inf")
+    assert (ended.status, ended.stdout) == (0, CANARY + b"\n"), ended.stderr
 
 
 # --- Bytes led elsewhere
@@ -191,32 +375,96 @@ def test_refuses_its_own_messages_reflected(tmp_path, module, build):
     assert (ended.status, ended.stdout) == (DECODE, b""), ended.stderr
 
 
-def test_refuses_two_tenants_swapped_in_the_middle(tmp_path, module):
-    arrived: dict[str, object] = {}
+WORDS = b"what the tenant typed, over and over again. " * 500
+
+
+def reflected(folder: Path, build: str) -> Ended:
+    """Deploy what answers when it is asked, and show the tenant its own standard input in the place of the answer."""
+    folder.mkdir(exist_ok=True)
+    module = folder / "asked.wat"
+    module.write_text(says(CANARY.decode(), asked=True))
+
+    async def sessions(host: Host, name: str, wire: Wire) -> None:
+        stream = await host.keeps[name].session()
+        numbers: set[int] = set()
+
+        async def mirror(speaker: str, number: int, record: bytes) -> list[bytes]:
+            if speaker == TENANT and len(record) > LONG_BYTES:
+                numbers.add(number)
+                await wire.write(record)
+            return [] if speaker == KEEP and number in numbers else [record]
+
+        await relay(host, wire, stream, mirror, pieces_of(build))
+
+    return run(folder / "run", sessions, lambda host: host.deploy(module, build=build, stdin=WORDS), keep_build=build)
+
+
+@pytest.mark.parametrize(
+    ("build", "status"),
+    [("-", TRANSPORT), ("no-direction", TRANSPORT), ("one-key", DECODE)],
+    ids=["", "by TLS alone", "by the messages alone"],
+)
+def test_refuses_standard_input_reflected(tmp_path, build, status):
+    ended = reflected(tmp_path, build)
+    assert (ended.status, ended.stdout) == (status, b""), ended.stderr
+
+
+def test_control_standard_input_reflected_is_taken_for_the_answer(tmp_path):
+    ended = reflected(tmp_path, "one-key,no-direction")
+    assert (ended.status, ended.stdout) == (0, WORDS), ended.stderr
+
+
+TYPED_BY = {"alice": b"a" * 20_000, "bob": b"b" * 20_000}
+
+
+def crossed(folder: Path, echo: Path, build: str) -> tuple[Ended, ...]:
+    """Deploy an echo for two tenants, and give each one's Keep what the other one types."""
+    typing: list[tuple[Stream, bytes]] = []
     both = asyncio.Event()
 
     async def sessions(host: Host, name: str, wire: Wire) -> None:
-        stream = arrived[name] = await host.keeps[name].session()
-        if len(arrived) == 2:
-            both.set()
+        stream = await host.keeps[name].session()
+        is_typing = False
 
-        async def cross(speaker: str, number: int, record: bytes) -> list[bytes]:
-            # From the challenge on, what one tenant says goes to the other one's Keep.
-            if speaker == TENANT and number >= 5:
-                await both.wait()
-                (other,) = (each for each in arrived.values() if each is not stream)
-                await other.write(record)
+        async def cross(speaker: str, _number: int, piece: bytes) -> list[bytes]:
+            nonlocal is_typing
+            if speaker == KEEP or not (is_typing or len(piece) > LONG_BYTES):
+                return [piece]
+            if is_typing:
+                (other,) = (each for each, _ in typing if each is not stream)
+                await other.write(piece)
                 return []
-            return [record]
+            is_typing = True
+            typing.append((stream, piece))
+            if len(typing) < 2:
+                await both.wait()
+                return []
+            # Whoever is second swaps the first pieces of both: a Keep that ends its session at one stops no other.
+            ((other, other_piece), _) = typing
+            await other.write(piece)
+            await stream.write(other_piece)
+            both.set()
+            return []
 
-        await relay(host, wire, stream, cross)
+        await relay(host, wire, stream, cross, pieces_of(build))
 
     async def scenario(host: Host):
-        return await asyncio.gather(host.deploy(module, name="alice"), host.deploy(module, name="bob"))
+        return await asyncio.gather(
+            *(host.deploy(echo, name=name, build=build, stdin=words) for name, words in TYPED_BY.items())
+        )
 
-    for ended in run(tmp_path, sessions, scenario):
-        assert ended.status in {DECODE, TRANSPORT}, ended.stderr
-        assert ended.stdout == b""
+    return tuple(run(folder, sessions, scenario, keep_build=build))
+
+
+def test_refuses_two_tenants_swapped_in_the_middle(tmp_path, guest):
+    for ended in crossed(tmp_path, guest("echo"), "-"):
+        assert (ended.status, ended.stdout) == (TRANSPORT, b""), ended.stderr
+
+
+def test_control_two_tenants_swapped_in_the_middle_read_each_other(tmp_path, guest):
+    alice, bob = crossed(tmp_path, guest("echo"), "null-tls")
+    assert (alice.status, alice.stdout) == (0, TYPED_BY["bob"]), alice.stderr
+    assert (bob.status, bob.stdout) == (0, TYPED_BY["alice"]), bob.stderr
 
 
 # --- TLS of another kind
@@ -302,109 +550,3 @@ def test_control_a_keep_takes_a_downgrade(tmp_path, monkeypatch, what):
     how, build = OTHERS[what]
     other_tls(monkeypatch, **how)
     assert isinstance(greeted(tmp_path, build), Session)
-
-
-# --- A host that only listens
-
-
-def listened(folder: Path, echo: Path, build: str):
-    """Deploy with canaries everywhere; return them, all that the host can see, and the limits on core dumps of its processes."""
-    canaries = {
-        name: f"canary of {name} {os.urandom(8).hex()}" for name in ("module", "argument", "environment", "stdin")
-    }
-    package = folder / "package"
-    package.mkdir()
-    # A custom section: its name is empty, its contents the canary.
-    note = b"\0" + canaries["module"].encode()
-    (package / "main.wasm").write_bytes(echo.read_bytes() + bytes([0, len(note)]) + note)
-    places: dict[str, bytes] = {}
-    limits: set[tuple[int, int]] = set()
-
-    async def scenario(host: Host):
-        def look(_speaker: str, _number: int, piece: bytes) -> list[bytes]:
-            for keep in host.keeps.values():
-                for pid in _family(keep.process.pid):
-                    places.update({path: _read(path) for path in (f"/proc/{pid}/cmdline", f"/proc/{pid}/environ")})
-                    with contextlib.suppress(ProcessLookupError):
-                        limits.add(resource.prlimit(pid, resource.RLIMIT_CORE))
-            return [piece]
-
-        host.sessions = honest(look, chunks)
-        environment = ("--env", f"SECRET={canaries['environment']}", "--", canaries["argument"])
-        ended = await host.deploy(package, *environment, build=build, stdin=canaries["stdin"].encode())
-        assert (ended.status, ended.stdout) == (0, canaries["stdin"].encode()), ended.stderr
-        for who in (TENANT, KEEP):
-            places[f"said by {who}"] = b"".join(data for speaker, data in host.captured if speaker == who)
-        for keep in host.keeps.values():
-            places.update({f"ciphertext {digest.hex()}": data for digest, data in keep.blobs.items()})
-        places.update({str(file): file.read_bytes() for file in (host.folder / "keeps").rglob("*") if file.is_file()})
-
-    run(folder, honest(), scenario, keep_build=build)
-    return canaries, list(places.items()), limits
-
-
-def _family(pid: int) -> list[int]:
-    """Return a process, and those that it started."""
-    found = [pid]
-    for each in found:
-        found += [int(word) for word in _read(f"/proc/{each}/task/{each}/children").split()]
-    return found
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        CANARY,
-        CANARY.hex().encode(),
-        *(base64.b64encode(bytes(shift) + CANARY) for shift in range(3)),
-        CANARY.decode().encode("utf-16-le"),
-        CANARY.decode().encode("utf-16-be"),
-    ],
-)
-def test_a_canary_is_found_in_every_form(form):
-    assert find(CANARY, [("here", b"before" + form + b"after")])
-
-
-def test_a_host_that_listens_hears_nothing(tmp_path, guest):
-    canaries, places, limits = listened(tmp_path, guest("echo"), "-")
-    assert [hit for canary in canaries.values() for hit in find(canary.encode(), places)] == []
-    # A Keep begins with what it was started with, which is before it knows anything.
-    assert (0, 0) in limits
-
-
-def test_control_a_host_that_listens_hears_stdin_without_tls(tmp_path, guest):
-    canaries, places, _ = listened(tmp_path, guest("echo"), "null-tls")
-    # Both ways, as bytes and nothing else; what was sealed is still secret.
-    assert find(canaries["stdin"].encode(), places) == ["said by tenant: raw", "said by keep: raw"]
-    for name in ("module", "argument", "environment"):
-        assert find(canaries[name].encode(), places) == []
-
-
-def aborted(folder: Path, build: str) -> bool:
-    """Make a Keep dump core, if it does."""
-
-    async def scenario(host: Host):
-        keep = await host.start_keep()
-        os.kill(keep.process.pid, signal.SIGABRT)
-        _, status = await asyncio.to_thread(os.waitpid, keep.process.pid, 0)
-        keep.process.returncode = -signal.SIGABRT
-        return os.WCOREDUMP(status)
-
-    return run(folder, honest(), scenario, keep_build=build)
-
-
-def test_a_keep_dumps_no_core(tmp_path):
-    assert not aborted(tmp_path, "-")
-
-
-def test_control_a_keep_dumps_core(tmp_path):
-    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY:
-        pytest.skip("this machine has a limit on core dumps")
-    assert aborted(tmp_path, "no-hardening")

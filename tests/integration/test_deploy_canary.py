@@ -63,7 +63,9 @@ def package_with(canary, guest, folder):
 
 
 def children(pid):
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return what a process has started, whichever of its threads did."""
+    listed = read_all(Path(f"/proc/{pid}/task").glob("*/children")).values()
+    return [int(each) for each in b" ".join(listed).split()]
 
 
 def processes(between):
@@ -174,6 +176,17 @@ def test_arguments_and_environment_are_canaries_too(between, tenant, canaries, g
     assert canaries["arguments"].encode() in ended.stdout
     assert canaries["environment"].encode() in ended.stdout
     require_nowhere(canaries, everything(between))
+
+
+def test_what_a_process_shows_is_found():
+    """The control of titles: somebody was careless with an argument and a variable."""
+    argument, variable = make_canary(), make_canary()
+    command = [sys.executable, "-I", "-S", "-c", "input()", argument]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={"NAME": variable}) as careless:
+        shown = titles([careless.pid])
+        careless.communicate(b"\n")
+    assert search(argument, shown) == {(f"/proc/{careless.pid}/cmdline", "raw")}
+    assert search(variable, shown) == {(f"/proc/{careless.pid}/environ", "raw")}
 
 
 def test_what_passes_a_plaintext_socket_is_found(between, tenant, guest):
