@@ -249,13 +249,15 @@ class Enarx:
         """Run `enarx run --backend nil ARGUMENTS...` to its end."""
         return self.command("run", "--backend", "nil", *arguments, **how)
 
+    def start(self, *arguments: object, **how: object) -> contextlib.AbstractContextManager[Started]:
+        """Start `enarx run --backend nil ARGUMENTS...`; see `start_command`."""
+        return self.start_command("run", "--backend", "nil", *arguments, **how)
+
     @contextlib.contextmanager
-    def start(self, *arguments: object, stdin: int = subprocess.PIPE, **how: object) -> Iterator[Started]:
-        """Start `enarx run --backend nil ARGUMENTS...`; whatever is left of it at the end is killed."""
-        with self._popen(
-            ["run", "--backend", "nil", *arguments],
-            **{"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
-        ) as process:
+    def start_command(self, *arguments: object, **how: object) -> Iterator[Started]:
+        """Start `enarx ARGUMENTS...`; whatever is left of it at the end is killed."""
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with self._popen(arguments, **{**pipes, **how}) as process:
             started = Started(process)
             try:
                 yield started

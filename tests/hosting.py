@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 TOP = Path(__file__).parent.parent
@@ -119,14 +121,33 @@ def end_keeps(state):
 
 
 def request(url, method="GET", path="/v1/keeps", *, token=None, body=None, headers=None, content=None, **client):
-    """Make one request; return status, headers and the body, as JSON where it is."""
+    """Make one request; return status, headers and the body, as JSON where it is. The status is one that is documented."""
     import httpx2
 
     headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
     with httpx2.Client(base_url=url, trust_env=False, timeout=WAIT_S, **client) as asking:
         answer = asking.request(method, path, json=body, headers=headers, content=content)
+    for known, pattern, statuses in _documented():
+        assert known != method or not pattern.fullmatch(path) or answer.status_code in statuses, (method, path, answer)
     is_json = answer.headers.get("content-type", "").startswith("application/json") and answer.content
     return answer.status_code, answer.headers, answer.json() if is_json else answer.content
+
+
+@cache
+def _documented():
+    """Return the operations of the OpenAPI document: method, pattern of the path, statuses."""
+    from enarx.host.openapi import make_openapi
+
+    return [
+        (
+            method.upper(),
+            re.compile(re.sub(r"{\w+}", "[^/]+", path)),
+            {int(status) for status in operation["responses"]},
+        )
+        for path, operations in make_openapi()["paths"].items()
+        for method, operation in operations.items()
+        if method != "parameters"
+    ]
 
 
 def create(url, *, token=None, memory=1 << 20, ports=(), **client):

@@ -23,8 +23,8 @@ import socket
 import ssl
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from random import Random
 from types import SimpleNamespace
@@ -809,8 +809,9 @@ def _host_api() -> Callable[[bytes], object]:
         fleet = _Fleet(folder=None, store=store(":memory:"), launchers={}, limits=limits(keeps=1, memory_bytes=1, disk_bytes=1 << 20), outbound=None, publish="127.0.0.1", log=log)  # fmt: skip
         stream = _Stream([b"said", b""])
 
-        async def open_session() -> _Stream:
-            return stream
+        @asynccontextmanager
+        async def session() -> AsyncIterator[_Stream]:
+            yield stream
 
         async def stop() -> None:
             """Stay."""
@@ -818,7 +819,7 @@ def _host_api() -> Callable[[bytes], object]:
         keep = SimpleNamespace(
             record=record,
             blobs=blobs_of(folder, {}),
-            open_session=open_session,
+            session=session,
             stop=stop,
             sessions=0,
             age_s=1.0,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Enarx, Started
+from tests.conftest import Enarx
 
 EMULATED = "--insecure-accept-emulated"
 NOTE = "EMULATED Keep on "
@@ -47,19 +47,9 @@ class Host:
     def listed(self):
         return {each["host-says"]["id"]: each for each in json.loads(self.keep("list", "--json").stdout)}
 
-    @contextlib.contextmanager
     def start(self, *arguments):
         command = arguments if arguments[0] == "keep" else ("deploy", "--to", self.url, EMULATED, *arguments)
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        with self.enarx._popen(command, **pipes) as process:
-            started = Started(process)
-            try:
-                yield started
-            finally:
-                if process.poll() is None:
-                    started.kill()
-                with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
+        return self.enarx.start_command(*command)
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +327,7 @@ def test_a_receipt_that_was_edited_is_refused(host, receipt, tmp_path, member):
     document[member] = base64.b64encode(data).decode()
     edited = tmp_path / "edited.json"
     edited.write_text(json.dumps(document, indent=1))
-    assert host.enarx.command("attest", "verify", edited).status in {103, 104, 105}
+    assert host.enarx.command("attest", "verify", edited).status in {103, 104}
 
 
 # --- Refusals ----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from enarx.attester.attested import (
     require_digest,
     require_report_data,
 )
-from enarx.attester.system import REBOOT_HINT, exists, read_file, refusal, write_file
+from enarx.attester.system import REBOOT_HINT, read_file, refusal, write_file
 from enarx.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ _MEANINGS: dict[int, tuple[str, str | None]] = {
     errno.ENXIO: ("no provider of reports", "this machine is no guest of a TEE, or its driver is not loaded"),
     errno.ETIMEDOUT: ("no answer in time", "the host's quoting service may be down or not configured"),
 }
+_REGISTER_MEANINGS = _MEANINGS | {
+    errno.ENOENT: ("not there", "boot Linux 6.16 or later, which lets a trust domain extend its registers"),
+}
 
 
 class _TornError(Exception):
@@ -100,9 +103,7 @@ class ConfigfsAttester:
             raise PlatformError(f"cannot attest: configfs-tsm: provider: found {provider!r}, want one of {known}")
         self._system, self._kind = system, kind
         self.backend, self.media_type = kind.backend, kind.media_type
-        self.register: RuntimeRegister | None = None
-        if kind.backend == "tdx" and exists(system, RTMR3):
-            self.register = TdxRegister(system)
+        self.register: RuntimeRegister | None = TdxRegister(system) if kind.backend == "tdx" else None
 
     def attest(self, report_data: bytes) -> Attested:
         """Ask for a report; see `enarx.attester.Attester`."""
@@ -161,7 +162,7 @@ class ConfigfsAttester:
 
 
 class TdxRegister:
-    """RTMR 3 of a trust domain, which firmware and kernel leave alone.
+    """RTMR 3 of a trust domain, which firmware and kernel leave alone. An older kernel lets nobody extend it.
 
     Args:
         system: of the machine.
@@ -179,7 +180,7 @@ class TdxRegister:
         try:
             value = read_file(self._system, RTMR3, _RTMR_BYTES)
         except OSError as error:
-            raise refusal(self.name, error, _MEANINGS) from error
+            raise refusal(self.name, error, _REGISTER_MEANINGS) from error
         if len(value) != _RTMR_BYTES:
             raise PlatformError(f"cannot read {self.name}: found {len(value)} bytes, want {_RTMR_BYTES}")
         return value
@@ -191,7 +192,7 @@ class TdxRegister:
         try:
             write_file(self._system, RTMR3, digest)
         except OSError as error:
-            raise refusal(self.name, error, _MEANINGS) from error
+            raise refusal(self.name, error, _REGISTER_MEANINGS) from error
         found = self.read()
         if found != wanted:
             raise PlatformError(f"cannot extend {self.name}: found {found.hex()} after it, want {wanted.hex()}")

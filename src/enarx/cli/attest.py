@@ -11,8 +11,9 @@ import os
 import sys
 
 from enarx.cli import ui
+from enarx.cli.clock import EARLIEST_YEAR, read_clock
 from enarx.cli.options import Command, Option, Parsed
-from enarx.errors import DecodeError, EnarxError, PlatformError, UsageError
+from enarx.errors import ConfigError, DecodeError, EnarxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements, TrustAnchors
     from enarx.verifier import Recognised
 
-_EARLIEST_YEAR = 2020
-_MAX_REPORT_DATA_BYTES = 64
-# AMD answers about one question in ten seconds, and three may be needed.
-_TIMEOUT_S = 60.0
+REPORT_DATA_BYTES = 64
+FETCH_TIMEOUT_S = 60.0
+"""AMD answers about one question in ten seconds, and three may be needed."""
+
 _MAX_FILES = 256
 _MAX_FILES_BYTES = 64 << 20
 _ANOTHER_CHIP = "snp.vek.hwid"
@@ -65,7 +66,7 @@ def _verify(parsed: Parsed) -> int:
         raise UsageError(f"cannot verify: found --{forms[0]} and --{forms[1]}, want one of them")
     timeout_s = _timeout_s(parsed.value("timeout"))
     at = time_of(parsed.value("at"))
-    report_data = _report_data(parsed.value("report-data"))
+    report_data = report_data_of(parsed, "report-data")
     policy = _policy(parsed.value("policy"))
     data = _read(name, _MAX_RECEIPT_BYTES)
     if data[:1] == b"{" and _RECEIPT in data[:64]:
@@ -93,15 +94,7 @@ def _verify(parsed: Parsed) -> int:
     if result.verdict is Verdict.UNDECIDED and _waits_for_vendor(result) and not parsed.flag("offline"):
         from enarx.cli.attest_fetch import fetch_missing
 
-        fetched = fetch_missing(
-            recognised,
-            endorsements,
-            at=at,
-            amd_url=parsed.value("amd-kds"),
-            intel_url=parsed.value("intel-pcs"),
-            proxy=parsed.value("proxy"),
-            timeout_s=timeout_s,
-        )
+        fetched = fetch_missing(parsed, recognised, endorsements, at=at, timeout_s=timeout_s)
         if fetched.sources:
             result = judge(endorsements + fetched.endorsements)
         missing = fetched
@@ -186,7 +179,7 @@ def _show(parsed: Parsed, result: AttestationResult, recognised: Recognised, evi
     if key is not None:
         from enarx.cli.attest_ear import sign_result
 
-        ui.out(sign_result(result, evidence, key, nonce=_report_data(parsed.value("report-data"))))
+        ui.out(sign_result(result, evidence, key, nonce=report_data_of(parsed, "report-data")))
     elif parsed.flag("json"):
         import json
 
@@ -309,26 +302,36 @@ def _policy(path: str | None) -> AppraisalPolicy | None:
     return load_policy(path)
 
 
-def _report_data(text: str | None) -> bytes | None:
+def report_data_of(parsed: Parsed, name: str) -> bytes | None:
+    """Return what an option says that evidence is over, in hex; None where it was not given.
+
+    Raises:
+        UsageError: it is not hex, or not 1 to `REPORT_DATA_BYTES` bytes.
+    """
+    text = parsed.value(name)
     if text is None:
         return None
     try:
         data = bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
         raise UsageError(
-            f"cannot verify: --report-data: found {text[:40]}, want hex", hint="two digits for each byte: 00ff1e"
+            f"cannot attest: --{name}: found {text[:40]}, want hex", hint="two digits for each byte: 00ff1e"
         ) from None
-    if not 0 < len(data) <= _MAX_REPORT_DATA_BYTES:
-        raise UsageError(f"cannot verify: --report-data: found {len(data)} bytes, want 1 to {_MAX_REPORT_DATA_BYTES}")
+    if not 0 < len(data) <= REPORT_DATA_BYTES:
+        raise UsageError(f"cannot attest: --{name}: found {len(data)} bytes, want 1 to {REPORT_DATA_BYTES}")
     return data
 
 
 def _timeout_s(text: str | None) -> float:
     if text is None:
-        return _TIMEOUT_S
+        return FETCH_TIMEOUT_S
     from enarx.wire.units import parse_duration
 
-    return parse_duration(text, name="--timeout")
+    try:
+        return parse_duration(text, name="--timeout")
+    except ConfigError as error:
+        error.hint = f"without it, {FETCH_TIMEOUT_S:g}s"
+        raise
 
 
 def time_of(text: str | None) -> datetime:
@@ -341,15 +344,7 @@ def time_of(text: str | None) -> datetime:
     from datetime import UTC, datetime
 
     if text is None:
-        import time
-
-        now = datetime.fromtimestamp(time.time(), UTC)
-        if now.year < _EARLIEST_YEAR:
-            raise PlatformError(
-                f"cannot verify: this machine's clock: found {now:%Y-%m-%d}, want {_EARLIEST_YEAR} or later",
-                hint="set the clock, or say which time to judge for: --at 2026-01-31T00:00:00Z",
-            )
-        return now
+        return read_clock("verify", hint="set the clock, or say which time to judge for: --at 2026-01-31T00:00:00Z")
     try:
         at = datetime.fromisoformat(text)
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -358,9 +353,9 @@ def time_of(text: str | None) -> datetime:
             f"cannot verify: --at: found {text[:40]}, want a time",
             hint="--at 2026-01-31T12:00:00Z, or a date for its first moment in UTC",
         ) from None
-    if at.year < _EARLIEST_YEAR:
+    if at.year < EARLIEST_YEAR:
         raise UsageError(
-            f"cannot verify: --at: found {at:%Y-%m-%d}, want {_EARLIEST_YEAR} or later",
+            f"cannot verify: --at: found {at:%Y-%m-%d}, want {EARLIEST_YEAR} or later",
             hint="no evidence that is understood here is older",
         )
     return at
@@ -412,7 +407,11 @@ COMMANDS = {
             Option("offline", "", "fetch nothing"),
             Option("amd-kds", "URL", "a mirror of AMD's key distribution service", environment="ENARX_AMD_KDS"),
             Option("intel-pcs", "URL", "a mirror of Intel's service: a PCCS", environment="ENARX_INTEL_PCS"),
-            Option("timeout", "DURATION", "how long to wait for each thing that is fetched; 60s if not given"),
+            Option(
+                "timeout",
+                "DURATION",
+                f"how long to wait for each thing that is fetched; {FETCH_TIMEOUT_S:g}s if not given",
+            ),
             Option("proxy", "URL", "the HTTP proxy to fetch through", environment="ENARX_PROXY"),
             Option("explain", "", "show every check: found, expected, and who says so"),
             Option("json", "", "one JSON document"),

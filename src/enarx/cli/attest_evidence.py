@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from enarx.cli import ui
+from enarx.cli.attest import REPORT_DATA_BYTES, report_data_of
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import UsageError
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from enarx.attester import Attested
     from enarx.wire.cmw import Cmw
 
-_REPORT_DATA_BYTES = 64
 _BACKENDS = ("snp", "tdx", "cca", "sgx", "nitro", "vm")
 
 
@@ -27,8 +27,8 @@ def _evidence(parsed: Parsed) -> int:
             "cannot print evidence: found a terminal, want a file or a pipe for bytes",
             hint="pass --output FILE, or --json",
         )
-    nonce = _nonce(parsed.value("nonce")) or os.urandom(_REPORT_DATA_BYTES)
-    report_data = nonce.ljust(_REPORT_DATA_BYTES, b"\0")
+    nonce = report_data_of(parsed, "nonce") or os.urandom(REPORT_DATA_BYTES)
+    report_data = nonce.ljust(REPORT_DATA_BYTES, b"\0")
     attester = find_attester(backend=parsed.value("backend"))
     _write(output, _collect(attester.attest(report_data), is_json=parsed.flag("json")))
     ui.note(f"evidence of backend {attester.backend}; judge it with --report-data {report_data.hex()}")
@@ -45,20 +45,6 @@ def _collect(attested: Attested, *, is_json: bool) -> bytes:
         entries |= {f"endorsement-{at}": decode_cmw_untrusted(each) for at, each in enumerate(attested.endorsements)}
         cmw = CmwCollection(entries)
     return encode_cmw_json(cmw) + b"\n" if is_json else encode_cmw_cbor(cmw)
-
-
-def _nonce(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        nonce = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        raise UsageError(
-            f"cannot attest: --nonce: found {text[:40]}, want hex", hint="two digits for each byte: 00ff1e"
-        ) from None
-    if not 0 < len(nonce) <= _REPORT_DATA_BYTES:
-        raise UsageError(f"cannot attest: --nonce: found {len(nonce)} bytes, want 1 to {_REPORT_DATA_BYTES}")
-    return nonce
 
 
 def _write(path: str | None, data: bytes) -> None:

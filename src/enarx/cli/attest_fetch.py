@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 
 from enarx.cli import ui
+from enarx.cli.options import Parsed
 from enarx.endorsers import AMD_KDS_URL, INTEL_PCS_URL, Client, Endorsers, Fetched, Timing
 from enarx.rats import Endorsements
 from enarx.runtime.cache import default_root
@@ -17,24 +18,15 @@ __all__ = ["fetch_missing"]
 
 
 def fetch_missing(
-    recognised: Recognised,
-    known: Endorsements,
-    *,
-    at: datetime,
-    amd_url: str | None,
-    intel_url: str | None,
-    proxy: str | None,
-    timeout_s: float,
+    parsed: Parsed, recognised: Recognised, known: Endorsements, *, at: datetime, timeout_s: float
 ) -> Fetched:
     """Fetch what evidence needs and neither brings along nor was given.
 
     Args:
+        parsed: the command's arguments, which say where from: --amd-kds, --intel-pcs, --proxy.
         recognised: the evidence.
         known: what was given.
         at: the time that is judged for.
-        amd_url: a mirror of AMD KDS, or None.
-        intel_url: a mirror of Intel's PCS, or None.
-        proxy: of HTTP, or None.
         timeout_s: for each thing that is fetched.
 
     Raises:
@@ -45,9 +37,9 @@ def fetch_missing(
     endorsers = Endorsers(
         os.path.join(root or os.path.join("/tmp", f"enarx-{os.getuid()}"), "endorsements"),  # noqa: S108 - it must be ours alone, and that is checked
         timing=Timing(now=lambda: datetime.fromtimestamp(time.time(), UTC)),
-        client=Client(proxy=proxy),
-        amd_url=amd_url or AMD_KDS_URL,
-        intel_url=intel_url or INTEL_PCS_URL,
+        client=Client(proxy=parsed.value("proxy")),
+        amd_url=parsed.value("amd-kds") or AMD_KDS_URL,
+        intel_url=parsed.value("intel-pcs") or INTEL_PCS_URL,
         max_wait_s=timeout_s,
         say=ui.note,
     )

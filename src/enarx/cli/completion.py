@@ -78,7 +78,8 @@ def fish() -> str:
         if second:
             lines.append(f'complete -c enarx -n "{seen}" -a {second} -d "{command.summary}"')
         for option in command.options:
-            values = f' -x -a "{" ".join(option.choices)}"' if option.choices else " -r" if option.metavar else ""
+            takes_a_word = option.metavar and not option.optional
+            values = f' -x -a "{" ".join(option.choices)}"' if option.choices else " -r" if takes_a_word else ""
             lines.append(f'complete -c enarx -n "{seen}" -l {option.name}{values} -d "{option.summary}"')
     return "\n".join(dict.fromkeys(lines))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enarx.cli import ui
 from enarx.cli.host_options import ACCESS, DEFAULT_HOST, FETCHING, fetch_for, host_client, name_of, now, show_findings
 from enarx.cli.options import Command, Option, Parsed
-from enarx.errors import EnarxError, TransportError, UsageError
+from enarx.errors import ConfigError, EnarxError, TransportError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,7 +258,11 @@ def _grace_ms(text: str) -> int:
     from enarx.wire.session import MAX_GRACE_MS
     from enarx.wire.units import parse_duration
 
-    grace_ms = 0 if text == "0" else round(parse_duration(text, name="--grace") * 1000)
+    try:
+        grace_ms = 0 if text in {"0", "0s"} else round(parse_duration(text, name="--grace") * 1000)
+    except ConfigError as error:
+        error.hint = "--grace 0 kills at once"
+        raise
     if grace_ms > MAX_GRACE_MS:
         raise UsageError(f"cannot stop the Keep: --grace: found {text}, want at most {MAX_GRACE_MS // 1000}s")
     return grace_ms

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from enarx.crypto.x509 import MAX_PEM_BYTES, Credential, load_certificates, load_private_key, require_match
 from enarx.deploy.host_client import require_id
 from enarx.errors import DecodeError, PlatformError, UsageError
+from enarx.user_files import user_folder, write_whole
 from enarx.wire.receipt_file import MAX_RECEIPT_BYTES, ReceiptFile, decode_receipt_untrusted, encode_receipt
 from enarx.wire.strict_json import load_json_untrusted
 
@@ -34,16 +35,7 @@ def default_state_root() -> str:
     Raises:
         PlatformError: the user has no such place.
     """
-    base = os.environ.get("XDG_STATE_HOME", "")
-    if not base.startswith("/"):
-        home = os.environ.get("HOME", "")
-        if not home.startswith("/"):
-            raise PlatformError(
-                "cannot keep the deployment's key: found no home directory, want one",
-                hint="set HOME, or XDG_STATE_HOME to a folder of yours",
-            )
-        base = f"{home}/.local/state"
-    return f"{base}/enarx/keeps"
+    return user_folder("XDG_STATE_HOME", "keeps", purpose="keep the deployment's key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,15 +142,7 @@ class DeploymentFolder:
         """Write a file at once or not at all."""
         path = os.path.join(self.path, name)
         try:
-            # What is left of a process that was killed there.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path + ".new")
-            fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.rename(path + ".new", path)
+            write_whole(path, data)
         except OSError as error:
             raise _failed(path, error) from error
 

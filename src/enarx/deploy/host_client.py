@@ -49,8 +49,8 @@ __all__ = [
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 20.0
-CREATE_TIMEOUT_S = 150.0
-"""For a Keep that starts: the host lets it wait 120 s for its turn and gives it 20 s."""
+CREATE_TIMEOUT_S = 270.0
+"""For a Keep that starts: the host lets it wait 120 s for its turn, and gives a machine 130 s."""
 PROGRESS_TIMEOUT_S = 30.0
 """For an upload of which nothing arrives."""
 MAX_ANSWER_BYTES = 4 << 20

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enarx import __version__
 from enarx.channel.transcript import Transcript, offer_report_data, receipt_digest, receipt_report_data, spki_hash
 from enarx.crypto.x509 import Credential
-from enarx.deploy.attesting import Attested, Judged, read_offered
+from enarx.deploy.attesting import Attested, Judged, of_session, read_offered
 from enarx.deploy.policy import TenantPolicy, make_policy
 from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.errors import DecodeError, EnarxError, UsageError, VerificationError
@@ -189,13 +189,15 @@ def rejudge(
     def judge(message: Offer | Receipt, report_data: bytes, in_force: AppraisalPolicy) -> AttestationResult:
         recognised = recognise(Evidence(data=message.evidence))
         formats.append(recognised.format)
-        return verify_evidence(
-            recognised,
-            at=at,
-            endorsements=read_offered(message.endorsements) + known,
-            policy=in_force,
-            cache=cache,
-            report_data=report_data,
+        return of_session(
+            verify_evidence(
+                recognised,
+                at=at,
+                endorsements=read_offered(message.endorsements) + known,
+                policy=in_force,
+                cache=cache,
+                report_data=report_data,
+            )
         )
 
     offer_result = judge(offer, offered, empty_keep(policy.policy))

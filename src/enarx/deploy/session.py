@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from enarx.channel.memory import keep_freed_memory
-from enarx.deploy.attesting import raise_failure
-from enarx.errors import DecodeError, KeepError, TransportError
+from enarx.deploy.attesting import SEND_S, raise_failure
+from enarx.errors import DecodeError, KeepError
 from enarx.wire.session import MAX_DATA_BYTES, Attach, Detach, Exit, Failure, Output, Signal, Stats, Stdin, Stop, Window
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "Detached", "Ended", "Quiet", "Sink", "Source"]
 
-SEND_S = 30.0
-"""For the host to take what a workload waits for."""
 INTERRUPTED_AGAIN_S = 5.0
 KILL_TIMEOUT_S = 15.0
 _STDIN_BYTES = 1 << 19
@@ -50,7 +48,8 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where output goes."""
 
-    failed: asyncio.Future[Ended | Detached | OSError | None]
+    failed: asyncio.Future[OSError]
+    """Done with the reason when it takes no more."""
 
     async def write(self, fd: int, data: bytes) -> None:
         """Take bytes for stdout (1) or stderr (2), waiting where there is no room."""
@@ -61,7 +60,7 @@ class Quiet:
     """A sink that takes output and shows none."""
 
     def __init__(self) -> None:
-        self.failed: asyncio.Future[Ended | Detached | OSError | None] = asyncio.get_running_loop().create_future()
+        self.failed: asyncio.Future[OSError] = asyncio.get_running_loop().create_future()
 
     async def write(self, fd: int, data: bytes) -> None:
         """Forget it."""
@@ -93,6 +92,10 @@ class Detached:
     reason: OSError | None = None
 
 
+_Ending = Exit | Detach | OSError | None
+"""What ends a conversation: the message received or sent, or why output cannot be written; None does not."""
+
+
 class Conversation:
     """A session with a Keep that runs a workload.
 
@@ -109,7 +112,6 @@ class Conversation:
         self._window_moved = asyncio.Event()
         self._commands: asyncio.Queue[int] = asyncio.Queue()
         self._was_signalled = False
-        self._is_leaving = False
         self._until: int | None = None
         self._until_stats = False
         self._may_skip = False
@@ -156,37 +158,40 @@ class Conversation:
         if until is not None and self._offset >= until:
             return await self.detach()
         keep_freed_memory()
-        tasks: set[asyncio.Future[Ended | Detached | OSError | None]] = {
-            asyncio.ensure_future(self._receive(sink)),
-            asyncio.ensure_future(self._command()),
+        receiver: asyncio.Task[_Ending] = asyncio.create_task(self._receive(sink))
+        tasks: set[asyncio.Task[_Ending]] = {
+            receiver,
+            asyncio.create_task(self._command()),
+            asyncio.create_task(self._watch(sink)),
         }
         if source is not None:
-            tasks.add(asyncio.ensure_future(self._send_stdin(source)))
+            tasks.add(asyncio.create_task(self._send_stdin(source)))
         try:
-            waiting = {*tasks, sink.failed}
-            while True:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if self._is_leaving and isinstance(task.exception(), TransportError):
-                        # What ended here is the session that this end is leaving; who leaves it says so.
-                        continue
-                    result = task.result()
-                    if isinstance(result, OSError):
-                        detached = await self.detach()
-                        return Detached(offset=detached.offset, reason=result)
-                    if isinstance(result, Ended | Detached):
-                        return result
+            ending = await _first_ending(tasks)
+            # Nothing is shown from here on, so the offset stays. What is being sent goes on until the session is closed: to
+            # cancel that breaks the session, and a Keep would not learn that its workload's end was heard.
+            receiver.cancel()
+            await asyncio.wait({receiver})
+            await self._session.close()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(ending, Exit):
+            return Ended(exit=ending, was_signalled=self._was_signalled)
+        return Detached(offset=self._offset, reason=ending if isinstance(ending, OSError) else None)
 
     async def detach(self) -> Detached:
         """Leave the workload running."""
-        await self._session.send(Detach(), timeout_s=SEND_S)
-        self._is_leaving = True
+        await self._say_detach()
         await self._session.close()
         return Detached(offset=self._offset)
+
+    async def _say_detach(self) -> Detach:
+        """Tell the Keep that this end goes."""
+        message = Detach()
+        await self._session.send(message, timeout_s=SEND_S)
+        return message
 
     async def leave(self) -> None:
         """End a session in which nothing was attached."""
@@ -239,7 +244,9 @@ class Conversation:
             for number in numbers:
                 loop.remove_signal_handler(number)
 
-    async def _receive(self, sink: Sink) -> Ended | Detached:
+    # --- Tasks of a conversation. Each sends and receives, and what it returns ends all of them.
+
+    async def _receive(self, sink: Sink) -> _Ending:
         while True:
             message = await self._session.receive()
             if isinstance(message, Output):
@@ -247,18 +254,19 @@ class Conversation:
                 await sink.write(_FDS[message.name], message.data)
                 self._offset += len(message.data)
                 if self._until is not None and self._offset >= self._until:
-                    return await self.detach()
+                    return await self._say_detach()
             elif isinstance(message, Window):
                 self._window = max(self._window, message.stdin)
                 self._window_moved.set()
             elif isinstance(message, Stats):
                 self.stats = message
                 if self._until_stats:
-                    return await self.detach()
+                    return await self._say_detach()
             elif isinstance(message, Exit):
-                # Closing says that it was heard; the Keep has nothing to wait for then.
-                await (self.detach() if self._keeps_end else self._session.close())
-                return Ended(exit=message, was_signalled=self._was_signalled)
+                # The end of the session says that it was heard, unless it is left first; the Keep has nothing to wait for then.
+                if self._keeps_end:
+                    await self._say_detach()
+                return message
             elif isinstance(message, Failure):
                 raise_failure(message)
             else:
@@ -281,7 +289,13 @@ class Conversation:
                 # The log has moved on while the Keep was judged. The Keep sends much of it before the next statistics.
                 self._until, self._until_stats = None, True
 
-    async def _send_stdin(self, source: Source) -> None:
+    async def _watch(self, sink: Sink) -> _Ending:
+        # Whoever waits for a future alone cancels it with himself.
+        await asyncio.wait({sink.failed})
+        await self._say_detach()
+        return sink.failed.result()
+
+    async def _send_stdin(self, source: Source) -> _Ending:
         sent = 0
         while True:
             while sent >= self._window:
@@ -290,19 +304,19 @@ class Conversation:
             data = await source.read(min(_STDIN_BYTES, self._window - sent))
             if not data:
                 await self._session.send(Stdin(b""))
-                return
+                return None
             pieces = (data[at : at + MAX_DATA_BYTES] for at in range(0, len(data), MAX_DATA_BYTES))
             await self._session.send(*map(Stdin, pieces))
             sent += len(data)
 
-    async def _command(self) -> Detached:
+    async def _command(self) -> _Ending:
         last_s = float("-inf")
         interrupts = 0
         while True:
             number = await self._commands.get()
             now_s = asyncio.get_running_loop().time()
             if number == signal.SIGHUP:
-                return await self.detach()
+                return await self._say_detach()
             self._was_signalled = True
             if number == signal.SIGTERM:
                 await self._session.send(Signal(int(signal.SIGTERM)))
@@ -317,3 +331,15 @@ class Conversation:
                 self._say("told the Keep to kill the workload; again leaves without waiting")
             else:
                 raise KeyboardInterrupt
+
+
+async def _first_ending(tasks: set[asyncio.Task[_Ending]]) -> Exit | Detach | OSError:
+    """Wait for what ends a conversation, or raise what broke it."""
+    waiting = tasks
+    while True:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        # A session that this end has left may end at the same moment, and that is no error.
+        for task in sorted(done, key=lambda task: task.exception() is not None):
+            ending = task.result()
+            if ending is not None:
+                return ending

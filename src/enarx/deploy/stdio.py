@@ -14,10 +14,6 @@ import os
 import select
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from enarx.deploy.session import Detached, Ended
 
 __all__ = ["Input", "Output"]
 
@@ -87,7 +83,7 @@ class Output:
         self._room = asyncio.Event()
         self._room.set()
         self._done = asyncio.Event()
-        self.failed: asyncio.Future[Ended | Detached | OSError | None] = self._loop.create_future()
+        self.failed: asyncio.Future[OSError] = self._loop.create_future()
         """Done with the reason when a descriptor cannot be written any more."""
         self._thread = threading.Thread(target=self._work, name="output", daemon=True)
         self._thread.start()

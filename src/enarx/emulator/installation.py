@@ -45,6 +45,7 @@ from enarx.crypto.certificates import load_certificate_untrusted, load_crl_untru
 from enarx.emulator.pki import Authority, Vendor, make_authority, make_crl, make_vendor_key
 from enarx.emulator.report import SecurityProcessor, make_tcb
 from enarx.errors import DecodeError, PlatformError
+from enarx.user_files import write_whole
 
 __all__ = ["PRODUCT", "TCB", "Installation", "open_installation"]
 
@@ -275,18 +276,8 @@ def _read(folder: str, name: str, mode: int, max_bytes: int) -> bytes:
 
 
 def _write(folder: str, name: str, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all, in the place of one of the same name; the lock is ours."""
-    temporary = f"{folder}/{name}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as file:
-        os.fchmod(fd, mode)
-        file.write(data)
-        file.flush()
-        # A rename can reach the disk before what was renamed.
-        os.fsync(fd)
-    os.rename(temporary, f"{folder}/{name}")
+    """Write a file; the lock is ours."""
+    write_whole(f"{folder}/{name}", data, mode=mode)
 
 
 def _require_ours(path: str, status: os.stat_result, kind: int, forbidden: int) -> None:

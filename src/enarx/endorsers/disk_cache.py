@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from enarx.errors import PlatformError
+from enarx.user_files import write_whole
 
 __all__ = ["MAX_CACHE_BYTES", "DiskCache", "Entry"]
 
@@ -115,15 +116,8 @@ class DiskCache:
         data = _FORMAT + b" " + hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest
         self._make_room(len(data), entry.fetched_at.timestamp())
         name = self._name(entry.url)
-        temporary = f"{name}.{secrets.token_hex(8)}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-            os.rename(temporary, name)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        # Whoever asks the same at the same moment writes one of his own. What a power failure spoils counts as absent.
+        write_whole(name, data, temporary=f"{name}.{secrets.token_hex(8)}.tmp", is_durable=False)
 
     def forget(self, url: str) -> None:
         """Remove what was kept for a URL, if anything was and the directory can be written."""

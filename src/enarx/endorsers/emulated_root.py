@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from enarx.errors import PlatformError
+from enarx.user_files import user_folder
 
 __all__ = ["default_folder", "read_emulated_root"]
 
@@ -23,16 +24,7 @@ def default_folder() -> str:
     Raises:
         PlatformError: the user has no such place.
     """
-    base = os.environ.get("XDG_DATA_HOME", "")
-    if not base.startswith("/"):
-        home = os.environ.get("HOME", "")
-        if not home.startswith("/"):
-            raise PlatformError(
-                "cannot find the emulated platform: found no home directory, want one",
-                hint="set HOME, or XDG_DATA_HOME to a folder of yours",
-            )
-        base = f"{home}/.local/share"
-    return f"{base}/enarx/emulated-platform"
+    return user_folder("XDG_DATA_HOME", "emulated-platform", purpose="find the emulated platform")
 
 
 def read_emulated_root(folder: str | None = None) -> bytes | None:

@@ -29,7 +29,7 @@ from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, Tran
 from enarx.host.fleet import Fleet, QuotaError, UnknownKeepError, blob_limit
 from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
-from enarx.host.models import ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Port
+from enarx.host.models import MAX_BODY_BYTES, ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Port
 from enarx.host.openapi import openapi_bytes
 from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from enarx.channel.link import Stream
 
 __all__ = ["make_app"]
-
-MAX_BODY_BYTES = 64 << 10
 
 BODY_TIMEOUT_S = 30.0
 """For the next bytes of a request's body."""
@@ -318,25 +316,21 @@ class _Api:
 
     async def session(self, socket: WebSocket) -> None:
         status = 101
-        try:
-            tenant = self._tenant(socket)
-            if SUBPROTOCOL not in socket.scope["subprotocols"]:
-                raise UsageError(f"cannot open a session: subprotocol: found another, want {SUBPROTOCOL}")
-            keep, stream = await self._fleet.open_session(tenant, socket.path_params["id"])
-        except _RefusedError as refused:
-            status = refused.status
-            await socket.send_denial_response(_error(status, refused.error, refused.headers))
-        except EnarxError as error:
-            status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
-            await socket.send_denial_response(_error(status, error))
-        else:
-            keep.sessions += 1
+        async with contextlib.AsyncExitStack() as stack:
             try:
+                tenant = self._tenant(socket)
+                if SUBPROTOCOL not in socket.scope["subprotocols"]:
+                    raise UsageError(f"cannot open a session: subprotocol: found another, want {SUBPROTOCOL}")
+                stream = await stack.enter_async_context(self._fleet.session(tenant, socket.path_params["id"]))
+            except _RefusedError as refused:
+                status = refused.status
+                await socket.send_denial_response(_error(status, refused.error, refused.headers))
+            except EnarxError as error:
+                status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+                await socket.send_denial_response(_error(status, error))
+            else:
                 await socket.accept(subprotocol=SUBPROTOCOL)
                 await _carry(socket, stream)
-            finally:
-                keep.sessions -= 1
-                stream.close()
         self._metrics.answered("session", status, None)
         self._log.info("session", status=status, keep=socket.path_params["id"][:64])
 

@@ -15,7 +15,9 @@ from enarx.host.backends import BACKENDS
 from enarx.wire.host_api import MAX_PORTS
 
 __all__ = [
+    "KEEP_ID",
     "MAX_BLOBS",
+    "MAX_BODY_BYTES",
     "MAX_MEMORY_BYTES",
     "MIN_MEMORY_BYTES",
     "ErrorAnswer",
@@ -26,12 +28,16 @@ __all__ = [
     "Port",
 ]
 
+MAX_BODY_BYTES = 64 << 10
+"""Of a request that is JSON."""
+
 MIN_MEMORY_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 1 << 46
 MAX_PORT_NAME_BYTES = 255
 MAX_BLOBS = 8
 """Of one Keep. A release names three."""
 
+KEEP_ID = "^[0-9a-f]{16}$"
 Backend = Literal["snp", "tdx", "cca", "sgx", "vm", "nil"]
 State = Literal["starting", "ready", "ended", "lost"]
 
@@ -85,7 +91,7 @@ class KeepRequest(_Model):
 class Keep(_Model):
     """A Keep, as the host sees it. It does not know what runs in there, and its word is no evidence."""
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    id: Annotated[str, Field(pattern=KEEP_ID)]
     backend: Backend
     state: Annotated[
         State,

@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from enarx.host.models import ErrorAnswer, Health, Keep, KeepList, KeepRequest
+from enarx.host.models import KEEP_ID, MAX_BODY_BYTES, ErrorAnswer, Health, Keep, KeepList, KeepRequest
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
 __all__ = ["make_openapi", "openapi_bytes"]
 
 VERSION = "1"
 _MODELS = (ErrorAnswer, Health, Keep, KeepList, KeepRequest)
-_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"}}
+_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": KEEP_ID}}
 _DIGEST = {
     "name": "digest",
     "in": "path",
@@ -47,7 +47,9 @@ def _header(name: str, description: str) -> dict[str, Any]:
 _REFUSED = {
     "400": _answer("not a request of this API", ErrorAnswer),
     "401": _answer("no token or certificate of a tenant", ErrorAnswer),
+    "403": _answer("sent by a web page, or under a name that is not this machine's own", ErrorAnswer),
 }
+_SLOW = {"408": _answer("nothing more of the body came in time", ErrorAnswer)}
 _NO_KEEP = {"404": _answer("no such Keep, or another tenant's", ErrorAnswer)}
 _NO_LONGER = {"410": _answer("the Keep has ended, or cannot be reached", ErrorAnswer)}
 _FULL = {
@@ -76,9 +78,17 @@ def make_openapi() -> dict[str, Any]:
             "/v1/keeps": {
                 "post": {
                     "operationId": "createKeep",
-                    "summary": "start an empty Keep; it can be attested when the answer comes, which takes up to 140 s",
+                    "summary": "start an empty Keep; it can be attested when the answer comes, which takes up to 260 s",
                     "requestBody": {"required": True, "content": _content(KeepRequest)},
-                    "responses": {"201": _answer("it is ready", Keep), **_REFUSED, **_NO_LONGER, **_FULL},
+                    "responses": {
+                        "201": _answer("it is ready", Keep),
+                        **_REFUSED,
+                        **_SLOW,
+                        **_NO_LONGER,
+                        "413": _answer(f"more than {MAX_BODY_BYTES} bytes", ErrorAnswer),
+                        "415": _answer("not application/json", ErrorAnswer),
+                        **_FULL,
+                    },
                 },
                 "get": {
                     "operationId": "listKeeps",
@@ -96,7 +106,12 @@ def make_openapi() -> dict[str, Any]:
                 "delete": {
                     "operationId": "deleteKeep",
                     "summary": "kill a Keep, whatever runs in it",
-                    "responses": {"200": _answer("it has ended", Keep), **_REFUSED, **_NO_KEEP},
+                    "responses": {
+                        "200": _answer("it has ended", Keep),
+                        **_REFUSED,
+                        **_NO_KEEP,
+                        "503": _answer("it does not end", ErrorAnswer),
+                    },
                 },
             },
             "/v1/keeps/{id}/session": {
@@ -106,7 +121,13 @@ def make_openapi() -> dict[str, Any]:
                     "summary": f"a WebSocket (RFC 6455) of the subprotocol {SUBPROTOCOL} to a Keep",
                     "description": f"Binary messages of at most {MAX_SESSION_PIECE_BYTES} bytes are a byte stream; where one ends means nothing."
                     " Closed with 1000 when the Keep has ended the stream, with 1011 when it broke.",
-                    "responses": {"101": _answer("a WebSocket"), **_REFUSED, **_NO_KEEP, **_NO_LONGER},
+                    "responses": {
+                        "101": _answer("a WebSocket"),
+                        **_REFUSED,
+                        **_NO_KEEP,
+                        **_NO_LONGER,
+                        "503": _answer("the Keep has too many sessions", ErrorAnswer),
+                    },
                 },
             },
             "/v1/keeps/{id}/blobs/{digest}": {
@@ -135,6 +156,7 @@ def make_openapi() -> dict[str, Any]:
                         "423": _answer("another upload of it is under way", ErrorAnswer),
                         **_REFUSED,
                         **_NO_KEEP,
+                        **_SLOW,
                         **_NO_LONGER,
                         **_FULL,
                     },

@@ -12,13 +12,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 
 from enarx.errors import PlatformError
 from enarx.runtime.scratch import sweep
+from enarx.user_files import user_folder
 
 __all__ = ["StateFolder", "connect_link", "default_state_path", "listen_link"]
 
@@ -26,11 +29,12 @@ LINK_BACKLOG = 4
 
 
 def default_state_path() -> str:
-    """Return where a host keeps its state when nobody says where: below `$XDG_STATE_HOME` or `~/.local/state`."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(home):
-        home = os.path.join(os.path.expanduser("~"), ".local", "state")
-    return os.path.join(home, "enarx", "host")
+    """Return where a host keeps its state when nobody says where: below `$XDG_STATE_HOME`, else `~/.local/state`.
+
+    Raises:
+        PlatformError: the user has no such place.
+    """
+    return user_folder("XDG_STATE_HOME", "host", purpose="keep the host's state")
 
 
 class StateFolder:
@@ -105,40 +109,40 @@ class StateFolder:
                 self.remove_keep(name)
 
 
-def listen_link(folder: str) -> socket.socket:
-    """Make the listening socket of a Keep's link in its folder.
+def listen_link(folder: str, name: str = "link") -> socket.socket:
+    """Make the listening socket of a Keep's link, or of another port of its, in its folder.
 
     Raises:
         OSError: the folder is not there, or has one.
     """
-    around = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The path of a socket has room for 107 bytes, and the state directory's may be longer.
-        link.bind(f"/proc/self/fd/{around}/link")
+    with _link_in(folder, name) as (link, path):
+        link.bind(path)
         link.listen(LINK_BACKLOG)
-    except OSError:
-        link.close()
-        raise
-    finally:
-        os.close(around)
-    return link
+        return link
 
 
-def connect_link(folder: str) -> socket.socket:
-    """Connect to the link of a Keep, without waiting: a backlog that is full is a Keep that does not answer.
+def connect_link(folder: str, name: str = "link") -> socket.socket:
+    """Connect to the link of a Keep, or to another port of its, without waiting: a backlog that is full is a Keep that does not answer.
 
     Raises:
         OSError: nobody listens there.
     """
+    with _link_in(folder, name) as (link, path):
+        link.setblocking(False)
+        link.connect(path)
+        return link
+
+
+@contextlib.contextmanager
+def _link_in(folder: str, name: str) -> Iterator[tuple[socket.socket, str]]:
+    """Give a new socket, and the path of the link in a folder as long as the block runs; where that fails, the socket is closed."""
     around = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        link.setblocking(False)
-        link.connect(f"/proc/self/fd/{around}/link")
+        # The path of a socket has room for 107 bytes, and the state directory's may be longer.
+        yield link, f"/proc/self/fd/{around}/{name}"
     except OSError:
         link.close()
         raise
     finally:
         os.close(around)
-    return link

@@ -42,6 +42,7 @@ __all__ = [
     "FakeNsm",
     "FakeSevGuest",
     "FakeSystem",
+    "NoFolder",
     "OpenFile",
     "SnpSource",
     "fail",
@@ -94,7 +95,7 @@ class Device(Protocol):
         ...
 
 
-class _NoFolder:
+class NoFolder:
     """A device without directories."""
 
     def mkdir(self, rest: str) -> None:
@@ -192,7 +193,7 @@ class _Contents(OpenFile):
         return taken
 
 
-class FakeFile(_NoFolder):
+class FakeFile(NoFolder):
     """A file.
 
     Args:
@@ -212,7 +213,7 @@ class FakeFile(_NoFolder):
         return _Contents(self.data)
 
 
-class FakeMeasurement(_NoFolder):
+class FakeMeasurement(NoFolder):
     """A measurement register in sysfs: written with its size at its beginning, it is extended.
 
     Args:
@@ -278,7 +279,7 @@ _SNP_EXTENDED = struct.Struct("<96sQI4x")
 _PAGE = 4096
 
 
-class FakeSevGuest(_NoFolder):
+class FakeSevGuest(NoFolder):
     """/dev/sev-guest.
 
     Args:
@@ -382,7 +383,7 @@ class _SevGuest(OpenFile):
         return 0, 0, table
 
 
-class FakeGramine(_NoFolder):
+class FakeGramine(NoFolder):
     """/dev/attestation of a process in an enclave under Gramine.
 
     Args:
@@ -441,7 +442,7 @@ class _UserReportData(OpenFile):
 _NSM_MESSAGE = struct.Struct("<QQQQ")
 
 
-class FakeNsm(_NoFolder):
+class FakeNsm(NoFolder):
     """/dev/nsm.
 
     Args:

@@ -15,7 +15,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 
-from enarx.testing.attesters import Device, FakeFile, FakeSystem, OpenFile, fail
+from enarx.testing.attesters import Device, FakeFile, FakeSystem, NoFolder, OpenFile, fail
 from enarx.testing.tpm import FakeTpm
 
 __all__ = ["FakeTpmDevice"]
@@ -42,7 +42,7 @@ class _RefusedError(Exception):
         self.code = code
 
 
-class FakeTpmDevice:
+class FakeTpmDevice(NoFolder):
     """/dev/tpmrm0.
 
     Args:
@@ -79,14 +79,6 @@ class FakeTpmDevice:
         if rest:
             raise fail(errno.ENOTDIR, rest)
         return _Session(self)
-
-    def mkdir(self, rest: str) -> None:
-        """Refuse."""
-        raise fail(errno.EPERM, rest)
-
-    def rmdir(self, rest: str) -> None:
-        """Refuse."""
-        raise fail(errno.ENOTDIR, rest)
 
 
 class _Parameters:

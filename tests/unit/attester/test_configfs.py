@@ -293,8 +293,14 @@ def test_extending_rtmr3_shows_in_the_next_quote():
     assert result.subject.named()["rtmr3"] == second
 
 
-def test_a_kernel_without_the_registers_file_has_no_register():
-    assert find_configfs(FakeTdxGuest(INTEL, PLATFORM).machine(has_register=False)).register is None
+def test_a_trust_domain_whose_kernel_cannot_extend_its_register_says_so():
+    """It has a register all the same, and a Keep runs nothing without having extended it."""
+    attester = find_configfs(FakeTdxGuest(INTEL, PLATFORM).machine(has_register=False))
+    assert attester.attest(bytes(64)).evidence
+    for call in (attester.register.read, lambda: attester.register.extend(DIGEST)):
+        with pytest.raises(PlatformError, match="TDX RTMR3: found not there") as refused:
+            call()
+        assert "Linux 6.16" in refused.value.hint
 
 
 def test_a_register_that_does_not_change_is_noticed():

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 from datetime import UTC, datetime
@@ -19,20 +18,10 @@ from enarx.channel.transcript import Transcript
 from enarx.crypto.x509 import make_self_signed
 from enarx.errors import DecodeError, TransportError, UsageError
 from enarx.wire.session import Challenge, Detach, Output, Stats, Stdin, encode_message
+from tests.loops import run
 
-TIMEOUT_S = 20
 TENANT = make_self_signed(at=datetime(2026, 1, 1, tzinfo=UTC))
 KEEP = make_self_signed(at=datetime(2026, 1, 1, tzinfo=UTC))
-
-
-def run(test):
-    async def limited():
-        async with asyncio.timeout(TIMEOUT_S):
-            await test()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(limited())
-    gc.collect()
 
 
 async def receive_all(session):

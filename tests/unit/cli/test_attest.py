@@ -331,6 +331,14 @@ class TestEndorsements:
         assert attest.read_paths([]).certificates == ()
 
 
+def test_a_timeout_of_none_is_told_what_happens_without_one(run, tmp_path):
+    path = tmp_path / "evidence"
+    path.write_bytes(b"x")
+    status, _, err = run("verify", path, "--timeout", "0s")
+    assert status == 2
+    assert "60s" in err
+
+
 class TestFetching:
     @pytest.fixture
     def fetch(self, run, tmp_path, monkeypatch):

@@ -51,6 +51,13 @@ def test_every_script_names_every_option(script):
             assert option.name in text
 
 
+def test_fish_expects_no_word_after_an_option_that_can_stand_alone():
+    lines = {line.partition(" -l ")[2].split()[0]: line for line in fish().splitlines() if " -l " in line}
+    assert " -r " not in lines["insecure-accept-emulated"]
+    assert " -r " in lines["to"]
+    assert " -r " not in lines["detach"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_that_is_here_takes_its_script(shell, capfd):
     assert main(["completion", shell]) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `enarx keep list` and `keep show` print of what others say."""
+"""What `enarx keep list` and `keep show` print of what others say, and how long `keep stop` waits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from enarx.cli import keep
 from enarx.deploy.host_client import HostKeep
 from enarx.deploy.receipt import AttestedFacts
+from enarx.errors import ConfigError, UsageError
 from enarx.wire.release import Identity
 from enarx.wire.session import Limits
 
@@ -52,6 +53,19 @@ def listed(monkeypatch, capfd):
         return text
 
     return listed
+
+
+@pytest.mark.parametrize(("text", "grace_ms"), [("0", 0), ("0s", 0), ("1ms", 1), ("1m", 60_000)])
+def test_a_grace_may_be_none_at_all(text, grace_ms):
+    assert keep._grace_ms(text) == grace_ms
+
+
+def test_a_grace_that_is_none_is_told_what_none_at_all_is_called():
+    with pytest.raises(ConfigError) as refused:
+        keep._grace_ms("soon")
+    assert "--grace 0" in refused.value.hint
+    with pytest.raises(UsageError, match="want at most"):
+        keep._grace_ms("30d")
 
 
 def test_each_fact_has_its_source_beside_it(listed):

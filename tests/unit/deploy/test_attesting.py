@@ -20,7 +20,7 @@ from enarx.errors import AppraisalError, DecodeError, KeepError, TransportError,
 from enarx.rats import Verdict
 from enarx.wire.receipt_file import decode_receipt_untrusted, encode_receipt
 from enarx.wire.session import Failure, Provision, Refuse
-from tests.tenants import AT, FakeHost, FakeKeep, make_credential, make_pipes
+from tests.tenants import AT, MEASUREMENT, FakeHost, FakeKeep, make_credential, make_pipes
 
 
 @pytest.fixture
@@ -258,8 +258,19 @@ def test_a_receipt_of_another_session_is_refused(receipt_file, member):
         with pytest.raises(VerificationError, match=r"identity\.tenant"):
             rejudge(changed)
     else:
-        with pytest.raises(AppraisalError):
-            rejudge(changed).require()
+        again = rejudge(changed)
+        # As when it was deployed: what is over something else is not of this session, whatever the policy calls it.
+        assert again.verdict is Verdict.NOT_AUTHENTIC
+        with pytest.raises(VerificationError, match=r"snp\.report_data"):
+            again.require()
+
+
+def test_a_receipt_of_a_keep_that_the_policy_refuses_is_authentic(receipt_file, policy):
+    other = make_policy(
+        policy.text.replace(MEASUREMENT.hex().encode(), b"43" * 48), name="test", accepted_roots=policy.accepted_roots
+    )
+    with pytest.raises(AppraisalError, match=r"snp\.measurement"):
+        rejudge(receipt_file, policy=other).require()
 
 
 def test_a_receipt_without_its_accepted_root_is_refused(receipt_file):

@@ -13,6 +13,7 @@ from enarx.deploy import session as session_module
 from enarx.deploy.session import Conversation, Detached, Ended, Quiet
 from enarx.errors import DecodeError, KeepError, TransportError
 from enarx.wire.session import Attach, Detach, Exit, Failure, Offer, Output, Signal, Stats, Stdin, Stop, Window
+from tests.loops import run
 
 DONE = Exit(0, None, None, None)
 
@@ -66,14 +67,6 @@ class Kept(Quiet):
 
     async def write(self, fd, data):
         self.written.append((fd, data))
-
-
-def run(use):
-    async def limited():
-        async with asyncio.timeout(10):
-            return await use()
-
-    return asyncio.run(limited())
 
 
 def test_shows_both_outputs_in_their_order_and_ends():
@@ -283,6 +276,63 @@ def test_a_terminal_that_closes_detaches(number, only_leave):
         assert outcome == Detached(offset=7)
         assert fake.sent == [Attach(7), Detach()]
         assert fake.is_closed
+
+    run(use)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, None])
+def test_says_where_the_output_was_left_that_was_shown_while_it_detached(number):
+    class Endless(FakeSession):
+        """Writes all the time."""
+
+        async def receive(self):
+            await asyncio.sleep(0)
+            return Output("stdout", conversation.offset, b"a")
+
+        async def close(self):
+            await asyncio.sleep(0)
+
+    async def use():
+        nonlocal conversation
+        conversation, sink = Conversation(Endless()), Kept()
+        with conversation.signals():
+            if number is None:
+                sink.failed.set_result(BrokenPipeError(32, "Broken pipe"))
+            else:
+                os.kill(os.getpid(), number)
+            outcome = await conversation.converse(None, sink)
+        assert outcome.offset == conversation.offset == len(sink.written)
+
+    conversation = None
+    run(use)
+
+
+def test_a_session_that_ends_by_a_detach_is_no_error():
+    async def use():
+        fake = FakeSession(then=lambda fake, _: fake.inbound.put_nowait(TransportError("ended")))
+        conversation = Conversation(fake)
+        with conversation.signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert await conversation.converse(None, Kept()) == Detached(offset=0)
+
+    run(use)
+
+
+def test_a_workload_that_ended_is_told_that_it_was_heard_while_input_is_under_way():
+    """A call of `send` that is cancelled would break the session, and the Keep would wait for somebody to come back."""
+
+    class Slow(FakeSession):
+        async def send(self, *messages, timeout_s=None):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.was_closed_before = self.is_closed
+
+    async def use():
+        fake = Slow(Window(2))
+        asyncio.get_running_loop().call_later(0.05, fake.inbound.put_nowait, DONE)
+        assert (await Conversation(fake).converse(Bytes(b"ab"), Kept())).exit == DONE
+        assert fake.was_closed_before
 
     run(use)
 

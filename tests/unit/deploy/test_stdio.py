@@ -10,14 +10,7 @@ import threading
 import pytest
 
 from enarx.deploy.stdio import Input, Output
-
-
-def run(use):
-    async def limited():
-        async with asyncio.timeout(10):
-            return await use()
-
-    return asyncio.run(limited())
+from tests.loops import run
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+from enarx.host import api
 from enarx.host.openapi import make_openapi, openapi_bytes
 
 TOP = Path(__file__).parents[3]
@@ -21,6 +22,20 @@ def test_every_reference_leads_somewhere():
     found = set(re.findall(r'"#/components/schemas/(\w+)"', text))
     assert found
     assert found <= set(schemas)
+
+
+def test_every_status_of_the_api_is_in_it():
+    """Which operation gives which is seen in tests/integration/test_host_service.py, at every request."""
+    said = {*re.findall(r"_RefusedError\(\s*(\d{3})", Path(api.__file__).read_text())}
+    assert len(said) > 5
+    said |= {str(status) for _, status in api._STATUSES}
+    operations = [
+        operation
+        for path in make_openapi()["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+    ]
+    assert said <= {status for operation in operations for status in operation["responses"]}
 
 
 def test_names_have_hyphens():

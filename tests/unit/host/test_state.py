@@ -68,3 +68,6 @@ def test_the_default_follows_the_environment(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setenv("HOME", "/of/mine")
     assert default_state_path() == "/of/mine/.local/state/enarx/host"
+    monkeypatch.delenv("HOME")
+    with pytest.raises(PlatformError, match="no home directory"):
+        default_state_path()

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What we keep for a user: in which folder it is, and how a file is written whole or not at all.
+
+For whoever stores something, on the tenant's side and on the host's. A Keep stores nothing, and `enarx run`, whose start is counted in
+milliseconds, has a cache that finds its place by itself (`enarx.runtime.cache`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from enarx.errors import PlatformError
+
+__all__ = ["user_folder", "write_whole"]
+
+_BELOW_HOME = {"XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}
+
+
+def user_folder(variable: str, name: str, *, purpose: str) -> str:
+    """Return the path of a folder of ours below one that the user has for such things; it need not be there.
+
+    Args:
+        variable: `XDG_DATA_HOME` or `XDG_STATE_HOME`, whose value counts where it is an absolute path; else it is below `$HOME`.
+        name: of the folder, below `enarx`.
+        purpose: what it is needed for, as in `cannot keep the key`.
+
+    Raises:
+        PlatformError: the user has no such place.
+
+    Spec: XDG Base Directory Specification 0.8.
+    """
+    base = os.environ.get(variable, "")
+    if not base.startswith("/"):
+        home = os.environ.get("HOME", "")
+        if not home.startswith("/"):
+            raise PlatformError(
+                f"cannot {purpose}: found no home directory, want one",
+                hint=f"set HOME, or {variable} to a folder of yours",
+            )
+        base = f"{home}/{_BELOW_HOME[variable]}"
+    return f"{base}/enarx/{name}"
+
+
+def write_whole(
+    path: str, data: bytes, *, mode: int = 0o600, temporary: str | None = None, is_durable: bool = True
+) -> None:
+    """Write a file whole or not at all, in the place of one of the same name.
+
+    Args:
+        path: of the file, in a folder where nobody else can write.
+        data: all of it.
+        mode: exactly.
+        temporary: where it is written first, beside it; None is `path` and `.new`, for files that only one process writes at a time.
+            What a killed process left there is removed.
+        is_durable: whether it is to be whole after a power failure too.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
+    temporary = temporary or f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            if is_durable:
+                # A rename can reach the disk before what was renamed.
+                os.fsync(fd)
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
