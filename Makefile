@@ -30,7 +30,8 @@ test: dev ## the default test suite, on every Python found
 	tools/test-all "$(PYTHONS)"
 
 .PHONY: test-slow
-test-slow: dev slow-tools ## tests that need other languages' compilers, services or minutes
+test-slow: dev slow-tools ## tests that need other languages' compilers, services, machines or minutes
+	tools/build-test-image
 	$(BIN)/python -m pytest -n auto --timeout 900 -m slow
 
 .PHONY: soak

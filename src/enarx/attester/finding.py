@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the device that gives evidence on this machine. Nothing of it is emulated: that platform is asked for by name."""
+"""Find the device that gives evidence on this machine. Nothing of it is emulated, but where the caller has such a platform."""
 
 from __future__ import annotations
 
@@ -49,23 +49,31 @@ def _tpm(system: System) -> Attester | None:
     return find_tpm(system)
 
 
-# A TPM last: a confidential VM of a cloud has one beside its TEE, and it is the provider's.
+_TPM = "/dev/tpmrm0"
+# A TPM last, after an emulated platform too: a confidential VM of a cloud has one beside its TEE, and it is the provider's.
 _SEARCHED: tuple[tuple[str, tuple[str, ...], Callable[[System], Attester | None]], ...] = (
     ("configfs-tsm", ("snp", "tdx", "cca"), _configfs),
     ("/dev/sev-guest", ("snp",), _sev_guest),
     ("/dev/attestation", ("sgx",), _gramine),
     ("/dev/nsm", ("nitro",), _nsm),
-    ("/dev/tpmrm0", ("vm",), _tpm),
+    (_TPM, ("vm",), _tpm),
 )
 
 
-def find_attester(root: str = "/", *, backend: str | None = None, system: System | None = None) -> Attester:
+def find_attester(
+    root: str = "/",
+    *,
+    backend: str | None = None,
+    system: System | None = None,
+    emulated: Attester | None = None,
+) -> Attester:
     """Return the attester of this machine.
 
     Args:
         root: folder that stands for `/`.
         backend: of `BACKENDS`: no other will do; None takes the first that there is.
         system: another machine than this one.
+        emulated: the emulated platform, where the host has one; it goes before a TPM, and after every TEE.
 
     Raises:
         PlatformError: there is none, or it cannot be asked.
@@ -80,6 +88,8 @@ def find_attester(root: str = "/", *, backend: str | None = None, system: System
     tried: list[str] = []
     problem: PlatformError | None = None
     for device, backends, find in _SEARCHED:
+        if device == _TPM and emulated is not None:
+            return emulated
         if backend is not None and backend not in backends:
             continue
         try:

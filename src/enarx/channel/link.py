@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The link between a host and a Keep: numbered streams over one connected socket.
+"""The link between a host and a Keep: numbered streams over one connected socket, or a port of a virtual machine.
 
 Rules of this file:
 
 - Neither end believes the other. What link.cddl does not have, or not in this order, ends the link and with it every stream.
+- The Keep says hello first, and the host answers. Nothing counts before the peer's hello: on a port the end of an earlier link
+  may still be on its way, and a host that spoke before the Keep knew of it would be taken for the one before. A Keep that has
+  not seen that there is another host says nothing: then the host sends what no link goes on after.
 - Memory is bounded: a direction of a stream has at most `WINDOW_BYTES` that nobody has read yet, all of them together
   `max_buffered_bytes`, and what waits to leave stops whoever writes. A peer that sends and never reads loses the link.
 - Nobody waits for another stream. A stream without credit stands aside, and those that can send take turns.
@@ -22,14 +25,17 @@ Source: docs/formats/link.cddl.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from enarx.channel.frames import (
     MAX_DATA_BYTES,
+    MAX_HEADER_BYTES,
     MAX_STREAM_NUMBER,
     MAX_STREAMS,
     ROLES,
@@ -54,9 +60,15 @@ from enarx.channel.frames import (
 )
 from enarx.errors import DecodeError, TransportError, UsageError
 
+if TYPE_CHECKING:
+    from enarx.channel.port import PortConnection
+
 __all__ = ["HELLO_TIMEOUT_S", "Link", "Stream", "Target", "open_link", "relay"]
 
 HELLO_TIMEOUT_S = 10.0
+BREAK_S = 0.5
+# Whatever frame has begun ends within it, and is wrong or followed by one without a header.
+_BREAK = bytes(MAX_DATA_BYTES + 2 + MAX_HEADER_BYTES)
 
 DEFAULT_BUFFERED_BYTES = 256 << 20
 """What all streams of a link together may hold that nobody has read; beyond it the stream that gets more is reset."""
@@ -80,14 +92,14 @@ _Piece = bytes | bytearray | memoryview
 
 
 async def open_link(
-    sock: socket.socket,
+    sock: socket.socket | PortConnection,
     *,
     role: str,
     accept: Callable[[Stream], None] | None = None,
     timeout_s: float = HELLO_TIMEOUT_S,
     max_buffered_bytes: int = DEFAULT_BUFFERED_BYTES,
 ) -> Link:
-    """Say hello on a connected socket, and wait for the peer's.
+    """Exchange hellos on a connected socket.
 
     Args:
         sock: a stream; the link owns it from here on, also where this fails.
@@ -105,6 +117,8 @@ async def open_link(
     link = Link(sock, role=role, accept=accept, max_buffered_bytes=max_buffered_bytes)
     try:
         async with asyncio.timeout(timeout_s):
+            if role == "host":
+                await link._break_another()
             await link._greeted.wait()
     except TimeoutError as error:
         link.close(f"found no hello of the peer, want one within {timeout_s:g} s")
@@ -465,10 +479,16 @@ class Link:
     """
 
     def __init__(
-        self, sock: socket.socket, *, role: str, accept: Callable[[Stream], None] | None, max_buffered_bytes: int
+        self,
+        sock: socket.socket | PortConnection,
+        *,
+        role: str,
+        accept: Callable[[Stream], None] | None,
+        max_buffered_bytes: int,
     ) -> None:
-        sock.setblocking(False)
-        _enlarge_buffers(sock)
+        if isinstance(sock, socket.socket):
+            sock.setblocking(False)
+            _enlarge_buffers(sock)
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._role = role
@@ -485,6 +505,8 @@ class Link:
         """Of the socket, frames and all."""
         self._greeted = asyncio.Event()
         self._is_greeted = False
+        # What may be the beginning of the peer's hello.
+        self._skipped = b""
         self._streams: dict[int, Stream] = {}
         # A number is used once, in ascending order: 0, 2, ... are the host's, 1, 3, ... the Keep's.
         self._next_own = 0 if role == "host" else 1
@@ -504,7 +526,8 @@ class Link:
         self._turns: deque[Stream] = deque()
         self._drained = asyncio.Event()
         self._loop.add_reader(sock, self._receive_ready)
-        self._send(encode_hello(role))
+        if role == "keep":
+            self._send(encode_hello(role))
 
     async def open(self, target: Target) -> Stream:
         """Open a stream. There is no answer to it but data, an end or a reset.
@@ -584,8 +607,9 @@ class Link:
         self.received_bytes += count
         # What is said in answer leaves together.
         self._is_corked = True
+        data = self._view[:count]
         try:
-            for event in self._reader.feed_untrusted(self._view[:count]):
+            for event in self._reader.feed_untrusted(data if self._is_greeted else self._greet(data)):
                 self._take(event)
                 if self.closed.is_set():
                     return
@@ -602,16 +626,16 @@ class Link:
         self._pump()
 
     def _take(self, event: Event) -> None:
-        if self._is_greeted and type(event) is Data:
+        if type(event) is Data:
             stream = self._streams.get(event.stream)
             if stream is not None:
                 stream._receive(event.data)
             else:
                 self._require_past(event.stream)
             return
-        if not self._is_greeted or isinstance(event, Hello):
-            self._greet(event)
-        elif isinstance(event, Open):
+        if isinstance(event, Hello):
+            raise DecodeError("link: found a second hello, want one")
+        if isinstance(event, Open):
             self._take_open(event)
         else:
             stream = self._streams.get(event.stream)
@@ -627,13 +651,28 @@ class Link:
                 stream.reset_reason = event.reason
                 stream._fail(f"stream {stream.number}: found it reset by the peer ({event.reason})", dropped=True)
 
-    def _greet(self, event: Event) -> None:
-        if self._is_greeted or not isinstance(event, Hello):
-            raise DecodeError("link: found another order of frames, want one hello, the first frame")
-        if event.role == self._role:
-            raise DecodeError(f"link: found another {event.role}, want the other role")
+    async def _break_another(self) -> None:
+        """Wait a moment for the Keep's hello, and then end the link that it may still have with the host before."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BREAK_S):
+                await self._greeted.wait()
+                return
+        self._send(_BREAK)
+
+    def _greet(self, data: memoryview) -> memoryview:
+        """Look for the peer's hello, and return what follows it."""
+        hello = encode_hello("keep" if self._role == "host" else "host")
+        seen = self._skipped + data
+        before, found, rest = seen.partition(hello)
+        if not found:
+            self._skipped = before[1 - len(hello) :]
+            return data[:0]
+        self._skipped = b""
         self._is_greeted = True
         self._greeted.set()
+        if self._role == "host":
+            self._send(encode_hello(self._role))
+        return memoryview(rest)
 
     def _take_open(self, event: Open) -> None:
         number = event.stream

@@ -6,8 +6,8 @@ from __future__ import annotations
 from enarx.cli import ui
 from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, name_of, now, show_findings
 from enarx.cli.options import Command, Option, Parsed
+from enarx.cli.run import BACKENDS, fill_standard_descriptors, read_directory, read_overrides
 from enarx.cli.run import COMMANDS as RUN
-from enarx.cli.run import fill_standard_descriptors, read_directory, read_overrides
 from enarx.errors import EnarxError, TransportError, UsageError
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MAX_STATUS = 99
 _TRAP_STATUS = 134
 _SIGNAL_STATUSES = frozenset({130, 137, 143})
+_MACHINE_OPTIONS = ("image", "vm-evidence")
 _WORKLOAD_OPTIONS = ("wasmcfgfile", "env", "dir", "listen", "memory", "timeout", "fuel", "output", "open-files")
 
 
@@ -50,6 +51,8 @@ def _deploy(parsed: Parsed) -> int:
             hint="enarx host serve starts one that stays",
         )
     address = None if to is None else parse_address(to)
+    if address is not None and _host_options(parsed):
+        raise UsageError("cannot deploy: found --image or --vm-evidence with --to, want neither: that host has its own")
     try:
         return asyncio.run(_run(parsed, package, address))
     except EnarxError as error:
@@ -67,7 +70,7 @@ async def _run(parsed: Parsed, package: Package, address: HostAddress | None) ->
         if address is None:
             import tempfile
 
-            private = await stack.enter_async_context(private_host())
+            private = await stack.enter_async_context(private_host(options=_host_options(parsed)))
             # The host of this run is gone after it, and so is everything that only it could answer to.
             state_root = stack.enter_context(tempfile.TemporaryDirectory(prefix="enarx-deploy-"))
             host = await stack.enter_async_context(HostClient(private.address, token=private.token))
@@ -79,13 +82,18 @@ async def _run(parsed: Parsed, package: Package, address: HostAddress | None) ->
         return await _deploy_to(parsed, package, host, state_root)
 
 
+def _host_options(parsed: Parsed) -> list[str]:
+    """Return what the host of this run is told of the machines that it starts."""
+    return [f"--{name}={value}" for name in _MACHINE_OPTIONS if (value := parsed.value(name)) is not None]
+
+
 async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_root: str) -> int:
     from enarx.deploy.deploying import deploy_package
 
     def policy() -> TenantPolicy:
         from enarx.deploy.policy import find_policy
 
-        return find_policy(parsed.value("policy"))
+        return find_policy(parsed.value("policy"), emulated=parsed.flag("insecure-accept-emulated"))
 
     requested = parsed.value("backend") or "auto"
     deployment = await deploy_package(
@@ -226,7 +234,10 @@ COMMANDS = {
                    optional=True),
             Option("detach", "", "leave it running, and print its id"),
             Option("backend", "KEEP", "auto, snp, tdx, cca, sgx, vm or nil; auto is nil in this version",
-                   environment="ENARX_BACKEND", choices=("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")),
+                   environment="ENARX_BACKEND", choices=BACKENDS),
+            Option("image", "NAME", "without --to: the image of a Keep that is a machine; this version's if not given"),
+            Option("vm-evidence", "KIND", "without --to: what a Keep of backend vm attests with; vtpm if not given",
+                   choices=("vtpm", "emulated-snp")),
             *(option for option in RUN["run"].options if option.name in _WORKLOAD_OPTIONS),
             Option("allow-plaintext", "NAME", "let the host see and change what passes through this socket", repeat=True),
             Option("receipt", "FILE", "also write the receipt there; enarx attest verify judges it again"),

@@ -45,13 +45,15 @@ def _options(parsed: Parsed) -> HostOptions:
 
     host, port = _address(parsed.value("listen") or DEFAULT_LISTEN)
     state = parsed.value("state") or default_state_path()
+    usual = HostLimits(memory_bytes=_memory_bytes())
+    ports = parsed.value("ports")
     limits = HostLimits(
-        keeps=_number(parsed, "max-keeps", 256),
-        memory_bytes=size("max-memory", _memory_bytes()),
-        disk_bytes=size("max-disk", 64 << 30),
-        package_bytes=size("max-package", 512 << 20),
-        log_bytes=size("keep-log", 1 << 20, least=MIN_LOG_BYTES),
-        ports=_ports(parsed.value("ports") or "1024-65535"),
+        keeps=_number(parsed, "max-keeps", usual.keeps),
+        memory_bytes=size("max-memory", usual.memory_bytes),
+        disk_bytes=size("max-disk", usual.disk_bytes),
+        package_bytes=size("max-package", usual.package_bytes),
+        log_bytes=size("keep-log", usual.log_bytes, least=MIN_LOG_BYTES),
+        ports=usual.ports if ports is None else _ports(ports),
     )
     return HostOptions(
         host=host,
@@ -68,6 +70,9 @@ def _options(parsed: Parsed) -> HostOptions:
         publish=parsed.value("publish"),
         keep_cpus=None if parsed.value("keep-cpus") is None else _number(parsed, "keep-cpus", 1, least=1),
         drain=parsed.value("drain") or "leave",
+        image=parsed.value("image"),
+        vm_evidence=parsed.value("vm-evidence") or "vtpm",
+        experimental=parsed.flag("experimental"),
         parent_fd=None if parsed.value("parent-fd") is None else _number(parsed, "parent-fd", 3, least=3),
     )
 
@@ -143,6 +148,14 @@ COMMANDS = {
             Option("max-package", "SIZE", "largest package; 512 MiB if not given, and half of a Keep's memory"),
             Option("keep-log", "SIZE", "output that a Keep keeps for a tenant who is not there; 1 MiB if not given"),
             Option("keep-cpus", "N", "how many CPUs one Keep may use; all if not given"),
+            Option("image", "NAME", "the image of Keeps that are machines, or its digest; this version's if not given"),
+            Option(
+                "vm-evidence",
+                "KIND",
+                "what Keeps of backend vm attest with: a virtual TPM, or this host's emulated platform; vtpm if not given",
+                choices=("vtpm", "emulated-snp"),
+            ),
+            Option("experimental", "", "also offer backends that nobody has seen start a Keep: cca"),
             Option("publish", "ADDR", "address on which workloads' ports are published; the API's if not given"),
             Option("ports", "LOW-HIGH", "which port numbers tenants may ask for; 1024-65535 if not given"),
             Option("no-outbound", "", "connect nowhere for Keeps"),

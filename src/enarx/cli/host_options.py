@@ -7,8 +7,9 @@ import os
 import sys
 
 from enarx.cli import ui
+from enarx.cli.clock import read_clock
 from enarx.cli.options import Option, Parsed
-from enarx.errors import EnarxError, PlatformError, UsageError
+from enarx.errors import EnarxError, UsageError
 from enarx.wire.host_api import DEFAULT_PORT
 
 TYPE_CHECKING = False
@@ -27,8 +28,6 @@ DEFAULT_HOST = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 _TOKEN = "ENARX_HOST_TOKEN"  # noqa: S105 - the variable's name
 _MAX_FILE_BYTES = 8192
-_EARLIEST_YEAR = 2020
-_FETCH_TIMEOUT_S = 60.0
 
 ACCESS = (
     Option(
@@ -83,17 +82,10 @@ def fetch_for(parsed: Parsed) -> Fetch | None:
         return None
 
     def fetch(recognised: Recognised, known: Endorsements, at: datetime) -> Endorsements:
+        from enarx.cli.attest import FETCH_TIMEOUT_S
         from enarx.cli.attest_fetch import fetch_missing
 
-        fetched = fetch_missing(
-            recognised,
-            known,
-            at=at,
-            amd_url=parsed.value("amd-kds"),
-            intel_url=parsed.value("intel-pcs"),
-            proxy=parsed.value("proxy"),
-            timeout_s=_FETCH_TIMEOUT_S,
-        )
+        fetched = fetch_missing(parsed, recognised, known, at=at, timeout_s=FETCH_TIMEOUT_S)
         if not fetched.sources:
             fetched.require()
         return fetched.endorsements
@@ -112,16 +104,7 @@ def now() -> datetime:
     Raises:
         PlatformError: this machine's clock is not set.
     """
-    from datetime import UTC, datetime
-    from time import time
-
-    found = datetime.fromtimestamp(time(), UTC)
-    if found.year < _EARLIEST_YEAR:
-        raise PlatformError(
-            f"cannot judge a Keep: this machine's clock: found {found:%Y-%m-%d}, want {_EARLIEST_YEAR} or later",
-            hint="set the clock: certificates and revocation lists are judged by it",
-        )
-    return found
+    return read_clock("judge a Keep", hint="set the clock: certificates and revocation lists are judged by it")
 
 
 def show_findings(error: EnarxError) -> None:

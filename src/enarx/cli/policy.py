@@ -28,15 +28,27 @@ _TEES = ("snp", "tdx", "sgx", "nitro", "cca", "tpm", "azure")
 
 
 def load_policy(path: str) -> AppraisalPolicy:
-    """Read a policy file.
+    """Read a policy file; images that it names stand for their reference values.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or an image is not installed.
         ConfigError: it is no policy.
+        PlatformError: the installation cannot be read.
+        VerificationError: an image is not what it was when it was made.
     """
     from enarx.verifier.policy_toml import MAX_BYTES, decode_policy
 
-    return decode_policy(_read(path, MAX_BYTES), path=path)
+    return decode_policy(_expanded(_read(path, MAX_BYTES), path), path=path)
+
+
+def _expanded(text: bytes, path: str) -> bytes:
+    """Put reference values in place of the names of images."""
+    if b"image" not in text:
+        # What puts them there takes longer to import than most policies to judge by.
+        return text
+    from enarx.deploy.policy import expand_policy
+
+    return expand_policy(text, path=path)[0]
 
 
 def _read(path: str, max_bytes: int) -> bytes:
@@ -95,7 +107,7 @@ def _references(parsed: Parsed, source: str) -> tuple[tuple[str, ...], Mapping[s
         sections, references = policy_write.references_from_manifest(data, path=name)
         return sections, references, f"Reference values: the image manifest {os.path.basename(name)!r}"
     if source == "image":
-        return _from_installation(_given(parsed, source))
+        return _from_installation(_given(parsed, source), parsed.all("tee"))
     if source == "corim":
         name = _given(parsed, source)
         sections, references, signer = _from_corim(parsed, name)
@@ -103,13 +115,17 @@ def _references(parsed: Parsed, source: str) -> tuple[tuple[str, ...], Mapping[s
     return (), {}, "Strict; reference values have to be filled in."
 
 
-def _from_installation(name: str) -> tuple[tuple[str, ...], Mapping[str, Reference], str]:
-    from enarx.deploy.reference import IMAGE_TEE, image_references, installed_images
+def _from_installation(name: str, tees: list[str]) -> tuple[tuple[str, ...], Mapping[str, Reference], str]:
+    from enarx.deploy.reference import IMAGE_TEE, image_references, image_values
+    from enarx.image import PROCESS_IMAGE, measure_process, package_folder
+    from enarx.verifier.policy_write import references_from_tables
 
-    images = installed_images()
-    if name not in images:
-        raise UsageError(f"cannot write a policy: --image: found {name}, want one of {', '.join(images)}")
-    return (IMAGE_TEE,), image_references({name: images[name]}), f"Reference values: the installed image {name!r}"
+    origin = f"Reference values: the installed image {name!r}"
+    if name == PROCESS_IMAGE:
+        return (IMAGE_TEE,), image_references({name: measure_process(package_folder())}), origin
+    values = image_values(name, tees or (IMAGE_TEE,))
+    sections, references = references_from_tables(values, path=f"image {name}")
+    return sections, references, origin
 
 
 def _emulated_root(value: str) -> bytes:
@@ -230,9 +246,12 @@ def _create(path: str, text: str) -> None:
 def _check(parsed: Parsed) -> int:
     from enarx.verifier.policy_lint import Level
     from enarx.verifier.policy_toml import MAX_BYTES, read_policy
+    from enarx.wire.toml_lines import line_finder
 
     path = parsed.operands[0]
-    text = read_policy(_read(path, MAX_BYTES), path=path)
+    written = _read(path, MAX_BYTES)
+    data = _expanded(written, path)
+    text = read_policy(data, path=path, lines_of=None if data == written else line_finder(written.decode()))
     remarks = _remarks(parsed, text)
     errors = [remark for remark in remarks if remark.level is Level.ERROR]
     count = len(errors) + len(text.problems)
@@ -312,7 +331,7 @@ COMMANDS = {
         ),
         options=(
             Option("tee", "TEE", "accept this kind of TEE; may be repeated", repeat=True, choices=_TEES),
-            Option("image", "NAME", "take reference values from this installation: process is the package itself"),
+            Option("image", "NAME", "take reference values from an installed image: process is the package itself"),
             Option("from-image", "FILE", "take reference values from the manifest of an image"),
             Option("corim", "FILE", "take reference values from a signed CoRIM"),
             Option("corim-key", "PEM", "the public key or certificate of the CoRIM's signer"),

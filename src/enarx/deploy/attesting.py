@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,7 +32,7 @@ from enarx.channel.transcript import (
     receipt_report_data,
 )
 from enarx.deploy.host_client import clean
-from enarx.deploy.reference import POLICY_NAME, image_hint
+from enarx.deploy.reference import image_hint
 from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.errors import (
     AppraisalError,
@@ -45,7 +45,7 @@ from enarx.errors import (
     UsageError,
     VerificationError,
 )
-from enarx.rats import AttestationResult, Endorsements, Evidence, Outcome, Verdict
+from enarx.rats import AttestationResult, Concern, Endorsements, Evidence, Finding, Outcome, Verdict
 from enarx.verifier import Recognised, TrustCache, recognise, verify_evidence
 from enarx.verifier.endorsement_files import read_endorsements
 from enarx.wire.cmw import decode_cmw_untrusted, leaves
@@ -211,8 +211,10 @@ class Judge:
         policy = empty_keep(self.policy.policy) if receipt is None else provisioned_keep(self.policy.policy, receipt)
 
         def verify() -> AttestationResult:
-            return verify_evidence(
-                recognised, at=at, endorsements=known, policy=policy, cache=self._cache, report_data=report_data
+            return of_session(
+                verify_evidence(
+                    recognised, at=at, endorsements=known, policy=policy, cache=self._cache, report_data=report_data
+                )
             )
 
         result = verify()
@@ -225,20 +227,8 @@ class Judge:
             result = verify()
         try:
             result.require()
-        except AppraisalError as error:
-            binding = next((finding for finding in result.failures if finding.check.id.endswith(_BINDING)), None)
-            if binding is None:
-                error.hint = _next_step(result, backend, self.policy)
-                raise
-            # To a policy, freshness is one expectation among others. Here it says whether this is this session's Keep at all.
-            other = VerificationError(
-                f"{result.tee} evidence is not authentic: it is not of this session: {binding.line}",
-                hint="the host may have relayed or replayed somebody else's: do not trust it",
-            )
-            other.result = result  # type: ignore[attr-defined]
-            raise other from error
         except EnarxError as error:
-            error.hint = _next_step(result, backend, self.policy)
+            error.hint = _next_step(result, backend, self.policy, known.event_logs)
             raise
         return Judged(
             result=result,
@@ -247,6 +237,20 @@ class Judge:
             report_data=report_data,
             endorsements=known,
         )
+
+
+def of_session(result: AttestationResult) -> AttestationResult:
+    """Return a verdict for which evidence over anything else than its session is not authentic.
+
+    To a policy, freshness is one expectation among others. Here it says whether this is the Keep of the session at all.
+    """
+
+    def weigh(finding: Finding) -> Finding:
+        if finding.outcome is not Outcome.FAILED or not finding.check.id.endswith(_BINDING):
+            return finding
+        return finding._replace(check=finding.check._replace(concern=Concern.AUTHENTICITY))
+
+    return replace(result, findings=tuple(map(weigh, result.findings)))
 
 
 def read_offered(endorsements: tuple[bytes, ...]) -> Endorsements:
@@ -381,8 +385,12 @@ def _taken(message: TenantMessage | KeepMessage) -> EnarxError:
     return DecodeError(f"cannot understand the Keep: found a message {type(message).__name__.lower()}, want an offer")
 
 
-def _next_step(result: AttestationResult, backend: str, policy: TenantPolicy) -> str | None:
+def _next_step(
+    result: AttestationResult, backend: str, policy: TenantPolicy, event_logs: tuple[bytes, ...] = ()
+) -> str | None:
     """Return what to do about a verdict."""
+    if result.verdict is Verdict.NOT_AUTHENTIC and all(f.check.id.endswith(_BINDING) for f in result.failures):
+        return "it is not of this session: the host may have relayed or replayed somebody else's, do not trust it"
     if (
         result.verdict is Verdict.NOT_AUTHENTIC
         and backend in _UNPROTECTED
@@ -393,11 +401,13 @@ def _next_step(result: AttestationResult, backend: str, policy: TenantPolicy) ->
             " --insecure-accept-emulated accepts this installation's own, =ROOT-SHA256 another's"
         )
     undecided = [finding for finding in result.findings if finding.outcome is Outcome.UNDECIDED]
+    if result.verdict is Verdict.UNDECIDED and any(finding.check.id == "tpm.ak.trust" for finding in undecided):
+        return (
+            "a TPM without a certificate is accepted only by its key: insecure_vtpm_aks of a policy, named by --policy"
+        )
     if result.verdict is Verdict.UNDECIDED and undecided:
         return "the vendor's certificates or lists are missing or out of date: without --offline they are fetched"
     if result.verdict is Verdict.REFUSED:
-        by_default = image_hint(result) if policy.name == POLICY_NAME else None
-        return (
-            by_default or f"the policy {clean(policy.name, 200)} says what is accepted; enarx policy check explains it"
-        )
+        by_image = image_hint(result, policy.images, event_logs) if policy.images != () else None
+        return by_image or f"the policy {clean(policy.name, 200)} says what is accepted; enarx policy check explains it"
     return None

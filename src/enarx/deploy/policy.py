@@ -3,19 +3,25 @@
 
 A policy comes from the tenant alone: a file of his, or what this installation knows by itself (`enarx.deploy.reference`). Roots of
 emulated platforms that he accepts beside it are kept apart, because they are no part of the text.
+
+Images that a file names are replaced by their reference values when the file is read: the text in force, which a receipt keeps, has
+none of their names.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from enarx.deploy.reference import POLICY_NAME, default_policy, own_emulated_root
+from enarx.deploy.reference import POLICY_NAME, default_policy, image_values, own_emulated_root
 from enarx.errors import UsageError
 from enarx.rats import AppraisalPolicy
+from enarx.verifier.policy_images import expand_images, named_images
 from enarx.verifier.policy_toml import MAX_BYTES, decode_policy
+from enarx.verifier.registry import SECTIONS
 
-__all__ = ["OWN_ROOT", "TenantPolicy", "emulated_root", "find_policy", "make_policy"]
+__all__ = ["OWN_ROOT", "TenantPolicy", "emulated_root", "expand_policy", "find_policy", "make_policy"]
 
 OWN_ROOT = ""
 """Stands for the root of this installation's own emulated platform."""
@@ -30,12 +36,14 @@ class TenantPolicy:
         text: TOML, UTF-8.
         name: of the text, for messages.
         accepted_roots: SHA-256 of emulated roots that are accepted beside it.
+        images: that the file named; None where they are all of this installation.
     """
 
     policy: AppraisalPolicy
     text: bytes
     name: str
     accepted_roots: frozenset[bytes] = frozenset()
+    images: tuple[str, ...] | None = ()
 
     def accepting(self, roots: Iterable[bytes]) -> TenantPolicy:
         """Return this policy with emulated roots that it accepts besides, by the SHA-256 of their DER."""
@@ -60,26 +68,57 @@ def make_policy(text: bytes, *, name: str, accepted_roots: Iterable[bytes] = ())
     return TenantPolicy(policy=decode_policy(text, path=name), text=text, name=name).accepting(accepted_roots)
 
 
-def find_policy(path: str | None) -> TenantPolicy:
+def find_policy(path: str | None, *, emulated: bool = False) -> TenantPolicy:
     """Return the policy that a command names.
 
     Args:
         path: of the policy file; None is the installation's own policy.
+        emulated: whether an emulated platform is going to be accepted beside it: images then also stand for machines whose
+            firmware does not check what it boots.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or names an image that is not installed.
         ConfigError: it is no policy.
         PlatformError: the installation cannot be read.
+        VerificationError: an image is not what it was when it was made.
     """
     if path is None:
-        made = default_policy()
-        return TenantPolicy(policy=made.policy, text=made.text.encode(), name=POLICY_NAME)
+        made = default_policy(emulated=emulated)
+        return TenantPolicy(policy=made.policy, text=made.text.encode(), name=POLICY_NAME, images=None)
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read the policy: {path}: {error.strerror}") from error
-    return make_policy(text, name=path)
+    text, images = expand_policy(text, path=path, emulated=emulated)
+    return replace(make_policy(text, name=path), images=images)
+
+
+def expand_policy(text: bytes, *, path: str, emulated: bool = False) -> tuple[bytes, tuple[str, ...]]:
+    """Put the values of installed images in place of their names.
+
+    Args:
+        text: of a policy file.
+        path: its name.
+        emulated: as for `find_policy`; a file that accepts emulated roots by itself means the same.
+
+    Returns:
+        the text that says everything by itself, and the images that were named.
+
+    Raises:
+        UsageError: an image is not installed.
+        ConfigError: the file is no TOML, or an image cannot be put in.
+        PlatformError: the installation cannot be read.
+        VerificationError: an image is not what it was when it was made.
+    """
+    names = named_images(text, path=path)
+    if not names:
+        return text, ()
+    document = tomllib.loads(text.decode())
+    emulated = emulated or bool(document.get("insecure_emulated_roots"))
+    sections = [section for section in SECTIONS if section in document]
+    values = {name: image_values(name, sections, emulated=emulated) for name in names}
+    return expand_images(text, values, path=path), names
 
 
 def emulated_root(text: str) -> bytes:

@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import IO, NamedTuple
 
 from enarx.deploy.host_client import HostAddress, clean, parse_address
@@ -50,18 +50,19 @@ class PrivateHost(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def private_host(*, max_keeps: int = 1) -> AsyncIterator[PrivateHost]:
+async def private_host(*, max_keeps: int = 1, options: Sequence[str] = ()) -> AsyncIterator[PrivateHost]:
     """Run a host while the block runs.
 
     Args:
         max_keeps: that it may have at once.
+        options: more of `enarx host serve`.
 
     Raises:
         PlatformError: it does not start.
     """
     with tempfile.TemporaryDirectory(prefix="enarx-host-") as state, tempfile.TemporaryFile() as complaints:
         ours, theirs = os.pipe2(os.O_CLOEXEC)
-        command = ("host", "serve", "--listen", "127.0.0.1:0", "--state", state, "--parent-fd", str(theirs))
+        command = ("host", "serve", "--listen", "127.0.0.1:0", "--state", state, "--parent-fd", str(theirs), *options)
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-c", _BOOTSTRAP, _SOURCE, *command, "--max-keeps", str(max_keeps),

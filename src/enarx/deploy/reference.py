@@ -7,22 +7,27 @@ Rules of this file:
 - What the policy says beyond them is what `enarx policy init` writes: pinned roots, the newest preset of the TCB, no
   debugging, VMPL 0, a current revocation list.
 - The policy is made of its text, so that the text that a receipt keeps is the policy that was applied.
-- It accepts no emulated platform: whoever does names its root beside the policy.
+- It accepts no emulated platform: whoever does names its root beside the policy. What such a platform says of a machine without SNP is
+  in the policy only then, because that machine's firmware does not check what it boots.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from enarx import __version__
 from enarx.endorsers.emulated_root import read_emulated_root
-from enarx.errors import PlatformError
+from enarx.errors import EnarxError, PlatformError
 from enarx.image import PROCESS_IMAGE, measure_process, package_folder
-from enarx.rats import AppraisalPolicy, AttestationResult
+from enarx.rats import AppraisalPolicy, AttestationResult, Verdict
 from enarx.verifier.policy_toml import decode_policy
 from enarx.verifier.policy_write import Reference, toml_of, write_policy
+
+if TYPE_CHECKING:
+    from enarx.image.store import Image
+    from enarx.verifier.policy_images import ImageValues
 
 __all__ = [
     "IMAGE_TEE",
@@ -31,6 +36,7 @@ __all__ = [
     "default_policy",
     "image_hint",
     "image_references",
+    "image_values",
     "installed_images",
     "own_emulated_root",
 ]
@@ -38,6 +44,9 @@ __all__ = [
 POLICY_NAME = "default (images of this installation)"
 IMAGE_TEE = "snp"
 """The kind of TEE that there are images for."""
+
+EMULATED = "{} without SNP, for emulated platforms"
+"""What the policy calls an image's machine whose firmware does not check what it boots."""
 
 _ZEROS = {"snp.family_id": 16, "snp.image_id": 16, "snp.host_data": 32}
 
@@ -54,25 +63,79 @@ class PolicyAndText(NamedTuple):
     text: str
 
 
-def installed_images() -> Mapping[str, bytes]:
+def installed_images(*, emulated: bool = False) -> Mapping[str, bytes]:
     """Return the launch measurement of each image of this installation for SNP, by the image's name.
+
+    Args:
+        emulated: whether those are wanted too that only an emulated platform vouches for.
 
     Raises:
         PlatformError: the installation cannot be read.
+        VerificationError: an image is not what it was when it was made.
     """
-    return {PROCESS_IMAGE: measure_process(package_folder())}
+    measurements = {PROCESS_IMAGE: measure_process(package_folder())}
+    for image in _virtual_machines():
+        # They take a moment, and most installations have none.
+        from enarx.image.reference import emulated_measurements, open_machine, snp_measurements
+
+        machine = open_machine(image, roles=("snp", "vm") if emulated else ("snp",))
+        if "snp" in machine.firmware:
+            measurements |= _named(image.name, snp_measurements(machine).values())
+        if emulated:
+            measurements |= _named(EMULATED.format(image.name), emulated_measurements(machine))
+    return measurements
 
 
-def default_policy(images: Mapping[str, bytes] | None = None) -> PolicyAndText:
+def _named(name: str, digests: Iterable[bytes]) -> dict[str, bytes]:
+    """Give each shape of a machine a name of its own."""
+    return {name if not index else f"{name} ({index + 1})": digest for index, digest in enumerate(digests)}
+
+
+def _virtual_machines() -> Sequence[Image]:
+    """List the images that measurements can be computed for."""
+    from enarx.image.store import list_images
+
+    return [image for image in list_images() if image.arch == "x86_64"]
+
+
+def image_values(name: str, sections: Iterable[str], *, emulated: bool = False) -> ImageValues:
+    """Return what an image of this installation says, by section and key of a policy.
+
+    Args:
+        name: `process`, or an installed image's name or digest.
+        sections: that are wanted.
+        emulated: as for `installed_images`.
+
+    Raises:
+        UsageError: there is no such image, or nothing is computed for its architecture.
+        PlatformError: the installation cannot be read.
+        VerificationError: the image is not what it was when it was made.
+    """
+    if name == PROCESS_IMAGE:
+        zeros = {key.partition(".")[2]: [bytes(size).hex()] for key, size in _ZEROS.items()}
+        return {IMAGE_TEE: {"measurement": [measure_process(package_folder()).hex()], **zeros}}
+    from enarx.image.reference import emulated_measurements, open_machine, reference_values
+    from enarx.image.store import open_image
+
+    machine = open_machine(open_image(name))
+    values = reference_values(machine, sections=tuple(sections))
+    if emulated and IMAGE_TEE in values:
+        values[IMAGE_TEE]["measurement"] += [digest.hex() for digest in emulated_measurements(machine)]
+    return values
+
+
+def default_policy(images: Mapping[str, bytes] | None = None, *, emulated: bool = False) -> PolicyAndText:
     """Return the policy that applies where the tenant names none.
 
     Args:
         images: measurements by name, at least one; None are `installed_images`.
+        emulated: as for `installed_images`.
 
     Raises:
         PlatformError: the installation cannot be read.
+        VerificationError: an image is not what it was when it was made.
     """
-    references = image_references(images if images is not None else installed_images())
+    references = image_references(images if images is not None else installed_images(emulated=emulated))
     draft = write_policy(
         [IMAGE_TEE], references=references, origin="Made by enarx deploy, because no policy was named."
     )
@@ -108,11 +171,40 @@ def own_emulated_root() -> bytes:
     return hashlib.sha256(root).digest()
 
 
-def image_hint(result: AttestationResult) -> str | None:
-    """Return what to do about evidence that the default policy refuses for its kind of TEE; None where it is not for that."""
-    if result.tee == IMAGE_TEE or not any(finding.check.id == "policy.tee" for finding in result.failures):
+def image_hint(
+    result: AttestationResult, images: Sequence[str] | None = None, event_logs: Iterable[bytes] = ()
+) -> str | None:
+    """Return what to do about evidence that a policy of images refuses: which part of the machine is another.
+
+    Args:
+        result: the verdict.
+        images: that the policy names; None are all of this installation, as the default policy has them.
+        event_logs: that came with the evidence.
+
+    Returns:
+        one line, or None where the refusal is for something else.
+    """
+    if images is None and result.tee != IMAGE_TEE and any(f.check.id == "policy.tee" for f in result.failures):
+        return (
+            f"no image for {result.tee} is in this installation, so nothing says what should run there:"
+            " name a policy with --policy; enarx policy init writes one"
+        )
+    if result.verdict is not Verdict.REFUSED:
         return None
-    return (
-        f"no image for {result.tee} is in this installation, so nothing says what should run there:"
-        " name a policy with --policy; enarx policy init writes one"
-    )
+    try:
+        names = [image.name for image in _virtual_machines()] if images is None else images
+        lines = [line for name in names if name != PROCESS_IMAGE and (line := _difference(name, result, event_logs))]
+    except EnarxError:
+        # What is explained stands without its explanation.
+        return None
+    return "; ".join(lines) or None
+
+
+def _difference(name: str, result: AttestationResult, event_logs: Iterable[bytes]) -> str | None:
+    """Say which part of a machine is not that of an image."""
+    from enarx.image.reference import open_machine, which_part_changed
+    from enarx.image.store import open_image
+
+    found = {finding.check.id: finding.found for finding in result.failures}
+    parts = which_part_changed(open_machine(open_image(name)), found, event_logs=event_logs)
+    return f"not as in image {name}: {', '.join(parts)}" if parts else None

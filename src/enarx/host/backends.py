@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from enarx.errors import PlatformError, UsageError
 
-__all__ = ["BACKENDS", "LAUNCHABLE", "choose_backend"]
+__all__ = ["BACKENDS", "LAUNCHABLE", "RUNNABLE", "choose_backend"]
 
 # In the order in which people see them.
 BACKENDS = ("snp", "tdx", "cca", "sgx", "vm", "nil")
 
-# The one place that says what this version can start. A launcher that arrives adds its name here and nowhere else.
-LAUNCHABLE: tuple[str, ...] = ("nil",)
+# What a host of this version has a launcher for without being asked to try.
+LAUNCHABLE: tuple[str, ...] = ("snp", "tdx", "vm", "nil")
+
+# What `run` runs in, which starts no Keep: this process.
+RUNNABLE: tuple[str, ...] = ("nil",)
 
 # What `auto` tries before nil. vm is not among them: it costs a boot and still has no TEE.
 _AUTO_ORDER = ("snp", "tdx", "cca", "sgx")
@@ -24,8 +27,7 @@ _AUTO_ORDER = ("snp", "tdx", "cca", "sgx")
 def choose_backend(requested: str) -> str:
     """Name the backend that a run uses.
 
-    A named backend is launchable in this version; whether this machine can run it is for its launcher to find out. Only
-    `auto` looks at the machine, and only where a launcher exists for what it may find.
+    Only `auto` looks at the machine, and only for what a run can be in.
 
     Args:
         requested: `auto`, or one of `BACKENDS`.
@@ -35,11 +37,11 @@ def choose_backend(requested: str) -> str:
 
     Raises:
         UsageError: no such backend.
-        PlatformError: a backend that this version cannot launch.
+        PlatformError: a backend that a run cannot be in.
     """
     if requested == "auto":
         for backend in _AUTO_ORDER:
-            if backend in LAUNCHABLE and _is_usable(backend):
+            if backend in RUNNABLE and _is_usable(backend):
                 return backend
         return "nil"
     if requested not in BACKENDS:
@@ -51,10 +53,13 @@ def choose_backend(requested: str) -> str:
             f"backend: found {requested[:64]!r}, want one of {', '.join(known)}",
             hint=f"the nearest is {nearest[0]}" if nearest else "enarx platform info lists them",
         )
-    if requested not in LAUNCHABLE:
+    if requested not in RUNNABLE:
+        is_launchable = requested in LAUNCHABLE
         raise PlatformError(
-            f"backend {requested}: found no launcher in this version, want one of {', '.join(LAUNCHABLE)}",
-            hint="enarx platform info says what this machine has",
+            f"backend {requested}: found a backend that run does not have, want {', '.join(RUNNABLE)}",
+            hint=f"enarx deploy --backend {requested} starts a Keep of it"
+            if is_launchable
+            else "enarx platform info says what this machine has",
         )
     return requested
 

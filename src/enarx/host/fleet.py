@@ -4,22 +4,25 @@
 Quotas are reserved before anything is waited for, so that requests at the same moment cannot share one. A record is written
 before a process is started and the pid as soon as there is one; a host that is killed in between finds that process by its
 mark and ends it, because nobody was told of that Keep yet.
+
+What holds it together: one account of what Keeps take (`reserved`, `hosted`, and the store behind them), which beginning,
+adopting, uploading and ending a Keep all read and change.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from enarx.channel.link import Stream
 from enarx.channel.segments import ciphertext_length
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
-from enarx.host.backends import choose_backend
 from enarx.host.blobs import Blob, BlobFolder
 from enarx.host.hosted import HostedKeep
 from enarx.host.launchers import KeepSpec, Launched, Launcher
@@ -28,7 +31,7 @@ from enarx.host.models import MAX_BLOBS
 from enarx.host.process_facts import boot_id
 from enarx.host.relay import Outbound, bind_port
 from enarx.host.state import StateFolder
-from enarx.host.store import KeepRecord, Store
+from enarx.host.store import MAX_ENDED, KeepRecord, Store
 from enarx.host.tenants import Tenant
 
 __all__ = ["Fleet", "HostLimits", "QuotaError", "UnknownKeepError", "blob_limit", "package_limit"]
@@ -63,7 +66,7 @@ class HostLimits:
 
     keeps: int = 256
     memory_bytes: int
-    disk_bytes: int
+    disk_bytes: int = 64 << 30
     package_bytes: int = 512 << 20
     log_bytes: int = 1 << 20
     ports: tuple[int, int] = (1024, 65_535)
@@ -135,6 +138,8 @@ class Fleet:
         # Starting ones are reserved here before they are hosted.
         self._reserved: dict[str, KeepRecord] = {}
         self._hosted: dict[str, HostedKeep] = {}
+        # Of those that ended by an error, the last ones; it is the host's word, and not kept for the next host process.
+        self._reasons: dict[str, EnarxError] = {}
         # A start is some tenths of a second of a CPU. All at once, none would be ready in time.
         self._starts = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         self._empty = asyncio.Event()
@@ -182,7 +187,12 @@ class Fleet:
         keep = self._hosted.get(identifier)
         if keep is None or keep.record.tenant != tenant.name:
             record = self.record_untrusted(tenant, identifier)
-            raise KeepError(f"cannot reach the Keep: {record.id}: found it {record.state}, want it ready")
+            reason = self._reasons.get(identifier)
+            raise KeepError(
+                f"cannot reach the Keep: {record.id}: found it {record.state}, want it ready"
+                + ("" if reason is None else f"; {reason}"),
+                hint=None if reason is None else reason.hint,
+            )
         return keep
 
     # --- Beginning
@@ -272,9 +282,11 @@ class Fleet:
         return keep.record
 
     def _launcher(self, backend: str) -> Launcher:
-        choose_backend(backend)
         if backend not in self._launchers:
-            raise PlatformError(f"backend {backend}: found no launcher on this host, want {', '.join(self._launchers)}")
+            raise PlatformError(
+                f"backend {backend}: found no launcher on this host, want {', '.join(self._launchers)}",
+                hint="enarx platform info says what a machine has",
+            )
         return self._launchers[backend]
 
     def _require_ports(self, ports: tuple[tuple[str, int], ...]) -> None:
@@ -363,8 +375,9 @@ class Fleet:
 
     # --- Sessions and blobs
 
-    async def open_session(self, tenant: Tenant, identifier: str) -> tuple[HostedKeep, Stream]:
-        """Open a stream for a session with a tenant's Keep.
+    @contextlib.asynccontextmanager
+    async def session(self, tenant: Tenant, identifier: str) -> AsyncIterator[Stream]:
+        """Open a stream for a session with a tenant's Keep, until the block ends.
 
         Raises:
             UnknownKeepError: the tenant has no such Keep.
@@ -372,11 +385,11 @@ class Fleet:
             TransportError: it has too many sessions.
         """
         keep = self.hosted_untrusted(tenant, identifier)
-        stream = await keep.open_session()
-        if not keep.record.claimed:
-            keep.record = replace(keep.record, claimed=True)
-            self._store.claimed(identifier)
-        return keep, stream
+        async with keep.session() as stream:
+            if not keep.record.claimed:
+                keep.record = replace(keep.record, claimed=True)
+                self._store.claimed(identifier)
+            yield stream
 
     def blob_untrusted(self, tenant: Tenant, identifier: str, digest: str, length: int) -> Blob:
         """Return a blob to be uploaded, new or begun before.
@@ -430,6 +443,10 @@ class Fleet:
         self.relayed_before = (self.relayed_before[0] + received, self.relayed_before[1] + sent)
         self.ended_keeps += 1
         del self._hosted[keep.record.id]
+        if keep.reason is not None:
+            self._reasons[keep.record.id] = keep.reason
+            if len(self._reasons) > MAX_ENDED:
+                del self._reasons[next(iter(self._reasons))]
         keep.blobs.close()
         self._forget(keep.record.id, "lost" if keep.is_lost else "ended", status=keep.exit_status)
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,10 @@ from enarx.host.process_facts import Usage, usage_of
 from enarx.host.relay import MAX_INBOUND, MAX_LOOKUPS, Outbound, PublishedPort, bind_port
 from enarx.host.store import KeepRecord
 
-__all__ = ["START_TIMEOUT_S", "HostedKeep"]
+__all__ = ["HostedKeep"]
 
-START_TIMEOUT_S = 20.0
-"""From the start of a Keep to its first word."""
+RECONNECT_TIMEOUT_S = 20.0
+"""From a new link to the first word of a Keep that runs."""
 
 TIDY_S = 1.0
 """For a Keep that is told to end, to remove what it has in memory by name; then it is killed."""
@@ -89,6 +89,8 @@ class HostedKeep:
         """Whether it was ended because nothing could be said to it."""
         self.exit_status: int | None = None
         """Of the process, where it was our child; minus the number of the signal that ended it."""
+        self.reason: EnarxError | None = None
+        """Why it ended, where its launcher knows of an error."""
         self.sessions = 0
         self._folder = folder
         self._launcher = launcher
@@ -108,13 +110,26 @@ class HostedKeep:
 
     # --- Life
 
-    async def connect(self, *, timeout_s: float = START_TIMEOUT_S) -> None:
+    async def connect(self, *, timeout_s: float | None = None) -> None:
         """Connect the link; from then on, keep it connected.
+
+        Args:
+            timeout_s: for its first word; None is as long as one may take that was just started.
 
         Raises:
             KeepError: the Keep ended, or said nothing in time.
+            PlatformError: it ended because this machine does not give what it needs.
         """
-        await self._connect_once(timeout_s)
+        timeout_s = self._launcher.start_timeout_s if timeout_s is None else timeout_s
+        until = asyncio.get_running_loop().time() + timeout_s
+        try:
+            await self._connect_once(timeout_s)
+        except KeepError as error:
+            # One that fails closes its end of the link a moment before it has said why.
+            is_early = asyncio.get_running_loop().time() < until
+            if is_early and await self._ends_within(ENDING_S) and self.reason is not None:
+                raise self.reason from error
+            raise
         self._spawn(self._stay_connected())
 
     async def _connect_once(self, timeout_s: float) -> None:
@@ -145,7 +160,7 @@ class HostedKeep:
                     raise KeepError(
                         f"cannot reach the Keep: {self.record.id}: found its link broken {len(breaks)} times"
                     )
-                await self._connect_once(START_TIMEOUT_S)
+                await self._connect_once(RECONNECT_TIMEOUT_S)
             except KeepError as error:
                 # A process that ends closes its sockets a moment before.
                 if not await self._ends_within(ENDING_S):
@@ -174,6 +189,9 @@ class HostedKeep:
             self.exit_status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
             # One that ended by itself while it was given up is as good as any that did.
             self.is_lost = self.is_lost and self.exit_status < 0
+        self.reason = self._launcher.explain(self._folder)
+        if self.reason is not None:
+            self._log.warning("keep-failed", keep=self.record.id, reason=str(self.reason))
         self.ended.set()
         self._let_go()
         self._on_end(self)
@@ -235,8 +253,9 @@ class HostedKeep:
 
     # --- What the host opens
 
-    async def open_session(self) -> Stream:
-        """Open a stream for a tenant's session.
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Stream]:
+        """Open a stream for a tenant's session, which is one of `sessions` until the block ends.
 
         Raises:
             KeepError: the Keep cannot be reached now.
@@ -246,7 +265,16 @@ class HostedKeep:
             raise TransportError(f"cannot open a session: found {self.sessions}, want fewer than {MAX_SESSIONS}")
         if self._link is None:
             raise KeepError(f"cannot reach the Keep: {self.record.id}: found no link to it")
-        return await self._link.open(Target.session())
+        # Before anything is waited for, so that two at the same moment cannot share the last place.
+        self.sessions += 1
+        try:
+            stream = await self._link.open(Target.session())
+            try:
+                yield stream
+            finally:
+                stream.close()
+        finally:
+            self.sessions -= 1
 
     def publish(self, listeners: list[tuple[str, socket.socket]]) -> None:
         """Publish ports on listening sockets, by name; they are this object's from here on."""

@@ -11,7 +11,7 @@ import os
 import select
 from dataclasses import dataclass
 
-__all__ = ["Usage", "boot_id", "find_marked", "has_ended", "open_process", "start_ticks", "usage_of"]
+__all__ = ["Usage", "boot_id", "children_of", "find_marked", "has_ended", "open_process", "start_ticks", "usage_of"]
 
 _MAX_STAT = 8192
 _MAX_CMDLINE = 65_536
@@ -80,18 +80,22 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process that has one thread; none where it has ended."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(child) for child in file.read(_MAX_STAT).split()]
+    except OSError:
+        return []
+
+
 def usage_of(pid: int) -> Usage | None:
     """Add up what a process and its children use; None where it has ended."""
     fields = _stat(pid)
     if fields is None:
         return None
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            children = file.read(_MAX_STAT).split()
-    except OSError:
-        children = []
     memory = cpu = 0
-    for one in (fields, *(_stat(int(child)) for child in children)):
+    for one in (fields, *(_stat(child) for child in children_of(pid))):
         if one is not None:
             memory += int(one[_RSS]) * _PAGE
             cpu += int(one[_UTIME]) + int(one[_STIME])

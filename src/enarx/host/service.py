@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from enarx.channel.memory import keep_freed_memory
 from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.host.api import make_app
+from enarx.host.backends import BACKENDS
 from enarx.host.fleet import Fleet, HostLimits
 from enarx.host.http_server import HttpServer, Listening, bind_api, make_context
 from enarx.host.launchers import Launcher
 from enarx.host.launchers.nil import KEEP_PROGRAM, NilLauncher
+from enarx.host.launchers.qemu import MACHINES, this_arch
+from enarx.host.launchers.vm import VmLauncher
 from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
 from enarx.host.relay import Outbound, OutboundRules
@@ -64,6 +67,9 @@ class HostOptions:
         drain: one of `DRAINS`.
         parent_fd: a pipe or socket to whoever this host is private to, or None; he is the only tenant.
         keep_program: the Python file that is a Keep process.
+        image: name or digest of the image that machines are started with; None is the one of this version.
+        vm_evidence: of `enarx.host.launchers.vm.EVIDENCE`: what `vm` Keeps attest with.
+        experimental: whether there are launchers too that nobody has seen start a Keep.
     """
 
     host: str
@@ -82,6 +88,9 @@ class HostOptions:
     drain: str = "leave"
     parent_fd: int | None = None
     keep_program: str = KEEP_PROGRAM
+    image: str | None = None
+    vm_evidence: str = "vtpm"
+    experimental: bool = False
 
 
 def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) -> int:
@@ -160,6 +169,25 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _launchers(options: HostOptions) -> Mapping[str, Launcher]:
+    """Return what can start Keeps on a machine of this architecture, by backend."""
+    is_private = options.parent_fd is not None
+    found: dict[str, Launcher] = {
+        backend: VmLauncher(
+            backend,
+            evidence=options.vm_evidence,
+            image=options.image,
+            cpus=options.keep_cpus,
+            dies_with_host=is_private,
+        )
+        for (backend, arch), kind in MACHINES.items()
+        # `pef` has no way to evidence, so no tenant could ask for it.
+        if arch == this_arch() and backend in BACKENDS and (options.experimental or not kind.flagged)
+    }
+    nil = NilLauncher(cpus=options.keep_cpus, dies_with_host=is_private, program=options.keep_program)
+    return {**found, nil.backend: nil}
+
+
 class _Service:
     """One run of the service."""
 
@@ -194,14 +222,10 @@ class _Service:
             ),
             keeps=options.limits.keeps,
         )
-        nil = NilLauncher(
-            cpus=options.keep_cpus, dies_with_host=options.parent_fd is not None, program=options.keep_program
-        )
-        launchers: Mapping[str, Launcher] = {nil.backend: nil}
         fleet = Fleet(
             folder=self._folder,
             store=self._store,
-            launchers=launchers,
+            launchers=_launchers(options),
             limits=options.limits,
             outbound=outbound,
             publish=options.publish or self._listening.host,

@@ -27,6 +27,7 @@ from typing import Any
 from enarx.attester import Attested, Attester
 from enarx.channel.hpke import OneTimeKey
 from enarx.channel.link import Link, Stream, Target, open_link
+from enarx.channel.port import Port, PortConnection
 from enarx.channel.session import Session
 from enarx.channel.transcript import leaf_hash, receipt_digest
 from enarx.crypto.x509 import make_self_signed
@@ -50,7 +51,8 @@ from enarx.keep.session import (
     send_offer,
 )
 from enarx.keep.supervisor import Supervisor
-from enarx.keep.workload_start import Connect, Refused
+from enarx.keep.workload_spawn import Spawned, spawn
+from enarx.keep.workload_start import Connect, Refused, workload_command
 from enarx.runtime.scratch import Scratch
 from enarx.wire.platform_answer import MAX_ANSWER_BYTES
 from enarx.wire.session import Limits, Receipt
@@ -78,10 +80,12 @@ class Keep:
 
     Args:
         options: what it was started with.
-        listener: where the host connects, one connection at a time.
+        listener: where the host connects, one connection at a time; closed at the end.
         make_attester: makes the evidence device; it is given a function that asks the emulated platform and blocks.
         say: a line for the console, without anything of a tenant's.
         command: starts a workload process; None is ours.
+        spawned: the first workload process, where there is one.
+        user: number of whom workload processes become; None is whoever this one is.
         idle_s: how long an empty Keep waits for a session.
         linger_s: how long it tells of its workload's end.
     """
@@ -89,18 +93,20 @@ class Keep:
     def __init__(
         self,
         options: Options,
-        listener: socket.socket,
+        listener: socket.socket | Port,
         make_attester: Callable[[Callable[[bytes], bytes]], Attester],
         *,
         say: Callable[[str], None],
         command: Sequence[str] | None = None,
+        spawned: Spawned | None = None,
+        user: int | None = None,
         idle_s: float = IDLE_S,
         linger_s: float = LINGER_S,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._say = say
-        self._command = command
+        self._command, self._spawned = command or workload_command(user), spawned
         self._idle_s, self._linger_s = idle_s, linger_s
         self._attester = make_attester(self._ask_platform)
         self._attesting = asyncio.Lock()
@@ -113,7 +119,7 @@ class Keep:
         self._timer: asyncio.TimerHandle | None = None
 
         self._log = Log(options.log_bytes)
-        self._scratch = Scratch()
+        self._scratch = Scratch(owner=user)
         self._supervisor: Supervisor | None = None
         self._ports: Ports | None = None
         # Which sessions there are. `_tenant` and `_receipt` are of the session that provisioned, once the receipt was accepted.
@@ -131,7 +137,8 @@ class Keep:
         Returns:
             The status to end with.
         """
-        self._listener.setblocking(False)
+        if isinstance(self._listener, socket.socket):
+            self._listener.setblocking(False)
         hosts = self._loop.create_task(self._serve_hosts())
         hosts.add_done_callback(self._stop_serving)
         self._wait_for_session()
@@ -164,13 +171,18 @@ class Keep:
 
     async def _serve_hosts(self) -> None:
         while True:
-            sock, _ = await self._loop.sock_accept(self._listener)
+            sock = await self._accept_host()
             try:
                 self._link = await open_link(sock, role="keep", accept=self._accept)
             except TransportError:
                 continue
             await self._link.wait_closed()
             self._link = None
+
+    async def _accept_host(self) -> socket.socket | PortConnection:
+        if isinstance(self._listener, Port):
+            return await self._listener.accept()
+        return (await self._loop.sock_accept(self._listener))[0]
 
     def _stop_serving(self, hosts: asyncio.Task[None]) -> None:
         if not hosts.cancelled() and (error := hosts.exception()) is not None:
@@ -299,7 +311,8 @@ class Keep:
     def _prepare(self) -> Supervisor:
         """Start a workload process that has no workload yet, because starting takes a while."""
         if self._supervisor is None or self._supervisor.ended is not None:
-            self._supervisor = Supervisor(self._log, changed=self._look, connect=self._connect, command=self._command)
+            spawned, self._spawned = self._spawned or spawn(self._command), None
+            self._supervisor = Supervisor(self._log, changed=self._look, connect=self._connect, spawned=spawned)
         return self._supervisor
 
     async def _fetch(self, digest: bytes) -> Stream:

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import NoReturn
 
 from enarx.attester import Attester, find_attester
 from enarx.attester.emulated import EmulatedAttester
@@ -25,7 +26,7 @@ from enarx.runtime.scratch import sweep
 __all__ = ["main"]
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> NoReturn:
     """Be a Keep, and end the process with its status.
 
     Args:
@@ -35,16 +36,14 @@ def main(arguments: list[str]) -> None:
         options = parse_options(arguments)
         harden(options.link_fd)
         keep_freed_memory()
-        status = asyncio.run(_live(options))
+        asyncio.run(_live(options))
     except EnarxError as error:
         # Of arguments and devices: before there is a tenant.
         _say(str(error))
-        status = error.status
-    # A thread may wait for a device still, and nothing here is to be kept.
-    os._exit(status)
+        os._exit(error.status)
 
 
-async def _live(options: Options) -> int:
+async def _live(options: Options) -> NoReturn:
     try:
         listener = socket.socket(fileno=options.link_fd)
     except OSError as error:
@@ -63,6 +62,7 @@ async def _live(options: Options) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _say("ready")
     status = await keep.run()
+    # At once: a thread may wait for a device still, and nothing here is to be kept.
     os._exit(status)
 
 

@@ -8,8 +8,6 @@ minds how much of it is waiting. The bytes are nobody's business here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 from collections import deque
 from collections.abc import Callable
@@ -17,20 +15,10 @@ from collections.abc import Callable
 from enarx.keep.log import Log
 from enarx.wire.session import MAX_DATA_BYTES
 
-__all__ = ["Inlet", "Outlet", "make_pipe"]
+__all__ = ["Inlet", "Outlet"]
 
-_PIPE_BYTES = 1 << 18
 _READS_AT_ONCE = 8
 _MERGED_BYTES = 4096
-
-
-def make_pipe() -> tuple[int, int]:
-    """Return the ends of a pipe, for reading and for writing, with more room than usual where that is allowed."""
-    ends = os.pipe2(os.O_CLOEXEC)
-    # What a user may have in pipes altogether is limited.
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    return ends
 
 
 class Outlet:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the process that runs the workload, carry its standard streams and its wishes, and know how it ended.
+"""Hold the process that runs the workload, carry its standard streams and its wishes, and know how it ended.
 
 It is another process because what a workload may get hold of by escaping from the engine must not be the session: it is started
 without the Keep's descriptors, environment, keys or attestation device, and nothing it says is believed beyond what a workload
@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from enarx.errors import DecodeError, KeepError
 from enarx.keep.log import Log
-from enarx.keep.stdio import Inlet, Outlet, make_pipe
+from enarx.keep.stdio import Inlet, Outlet
+from enarx.keep.workload_spawn import Spawned
 from enarx.keep.workload_start import (
-    CONTROL_FD,
     Connect,
     Connected,
     Ended,
@@ -35,7 +33,6 @@ from enarx.keep.workload_start import (
     receive_packet,
     send_packet,
     send_start,
-    workload_command,
 )
 from enarx.wire.session import ExitFailure, Stats
 
@@ -48,8 +45,6 @@ _MAX_ANSWERS = 64
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MAX_CHILDREN = 256
-# Python ignores SIGPIPE and the Keep what a terminal sends; a child would inherit that.
-_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
 class Supervisor:
@@ -59,7 +54,7 @@ class Supervisor:
         log: gets its output.
         changed: is called when there is output, room for input, or the end.
         connect: is called with each connection it wants; whoever is called answers by `answer`.
-        command: starts it.
+        spawned: the process; its descriptors are this object's from here on.
     """
 
     def __init__(
@@ -68,7 +63,7 @@ class Supervisor:
         *,
         changed: Callable[[], None],
         connect: Callable[[Connect], None],
-        command: Sequence[str] | None = None,
+        spawned: Spawned,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._log = log
@@ -85,33 +80,17 @@ class Supervisor:
         self._started_ns = time.monotonic_ns()
         self.ended: Ended | None = None
         """How it ended, once all it wrote is in the log."""
-        self._spawn(list(command or workload_command()))
-
-    def _spawn(self, command: list[str]) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stdin, stdout, stderr = make_pipe(), make_pipe(), make_pipe()
-        given = (stdin[0], stdout[1], stderr[1], theirs.fileno())
-        # Copied out of the way first, so that none of the numbers that it shall have is one that it comes from.
-        moved = [_copy_above(fd) for fd in given]
-        try:
-            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(moved)]
-            self._pid = os.posix_spawn(
-                command[0], command, {}, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
-            )
-        finally:
-            for fd in (*moved, *given[:3]):
-                os.close(fd)
-            theirs.close()
-        self._control = ours
-        ours.setblocking(False)
+        self._pid = spawned.pid
+        self._control = spawned.control
+        self._control.setblocking(False)
         self._pidfd = os.pidfd_open(self._pid)
-        self.inlet = Inlet(stdin[1], self._changed)
+        self.inlet = Inlet(spawned.stdin, self._changed)
         self._outlets = [
-            Outlet(stdout[0], "stdout", self._log, self._advanced),
-            Outlet(stderr[0], "stderr", self._log, self._advanced),
+            Outlet(spawned.stdout, "stdout", self._log, self._advanced),
+            Outlet(spawned.stderr, "stderr", self._log, self._advanced),
         ]
         self._loop.add_reader(self._pidfd, self._reap)
-        self._loop.add_reader(ours, self._receive)
+        self._loop.add_reader(self._control, self._receive)
 
     def start(self, start: Start, module_fd: int, listeners: Sequence[int]) -> None:
         """Give it its workload, once. The descriptors stay the caller's.
@@ -294,11 +273,6 @@ class Supervisor:
 
 def _ignore(_word: Connect) -> None:
     """Want nothing."""
-
-
-def _copy_above(fd: int) -> int:
-    """Return a copy of a descriptor with a number that is none of those a workload process starts with."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1)
 
 
 def _children(pid: int) -> list[int]:

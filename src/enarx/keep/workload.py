@@ -2,7 +2,7 @@
 """The workload process: it runs one workload for a Keep, says how that ended, and ends.
 
 It is given stdio, the control socket (`workload_start` has what is said there) and nothing else: no key, no environment, no
-descriptor of the session or the TEE. It dies with the Keep. It prepares what does not depend on the workload before it asks
+descriptor of the session or the TEE, few system calls (`seccomp`). It dies with the Keep. It prepares what does not depend on the workload before it asks
 what that is, so that a Keep can start it early. Whatever is compiled, the workload's or ours, stays in memory: no file is
 written, because what is compiled is what the tenant sent.
 
@@ -18,7 +18,8 @@ import socket
 import sys
 
 from enarx.errors import DecodeError, EnarxError
-from enarx.keep.hardening import die_with, give_up
+from enarx.keep.hardening import become, die_with, give_up
+from enarx.keep.seccomp import restrict_calls
 from enarx.keep.workload_broker import ControlBroker
 from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, peer_pid, receive_start, send_packet
 from enarx.runtime import overlay_paths, run_workload
@@ -52,14 +53,18 @@ class _MemoryCache(Cache):
         return self._found[key]
 
 
-def main() -> NoReturn:
-    """Be the workload process."""
+def main(user: int | None = None) -> NoReturn:
+    """Be the workload process.
+
+    Args:
+        user: number of whom to become.
+    """
     # Until somebody watches, a signal ends it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     control = socket.socket(fileno=CONTROL_FD)
     try:
         # Its maker is the Keep.
-        ended = _serve(control, peer_pid(control))
+        ended = _serve(control, peer_pid(control), user)
     except BaseException as error:  # noqa: BLE001  # the Keep is told of it, whatever it is
         ended = Ended.of(error)
     _say(control, ended)
@@ -67,8 +72,8 @@ def main() -> NoReturn:
     os._exit(ended.status)
 
 
-def _serve(control: socket.socket, keep: int) -> Ended:
-    _harden(keep)
+def _serve(control: socket.socket, keep: int, user: int | None) -> Ended:
+    _harden(keep, user)
     cache = _MemoryCache()
     for path in overlay_paths():
         cache.find(path)
@@ -131,17 +136,21 @@ def _is_open(control: socket.socket) -> bool:
         return False
 
 
-def _harden(keep: int) -> None:
+def _harden(keep: int, user: int | None) -> None:
     """Give up what no workload needs.
 
     Args:
         keep: number of the process that started this one, and that it dies with.
+        user: number of whom to become.
 
     Raises:
         PlatformError: the kernel does not do it.
     """
+    if user is not None:
+        become(user)
     die_with(keep)
     give_up()
+    restrict_calls()
     os.closerange(CONTROL_FD + 1, _MAX_FDS)
 
 

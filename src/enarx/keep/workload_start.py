@@ -437,13 +437,16 @@ def receive_start(control: socket.socket) -> tuple[Start, int, list[int]]:
     return start, fds[1], fds[2:]
 
 
-def workload_command() -> list[str]:
+def workload_command(user: int | None = None) -> list[str]:
     """Return the command that starts a workload process: nothing in it is a secret.
+
+    Args:
+        user: number of whom it becomes, where it is started by root; None is whoever starts it.
 
     It wants stdio at 0 to 2, its end of the control socket at `CONTROL_FD`, no environment, and to be started by the main
     thread, with which it dies. It may be started long before there is a `start` for it: it prepares what it can, and waits.
     """
-    program = "import sys;sys.path+=sys.argv[1:];from enarx.keep.workload import main;main()"
+    program = f"import sys;sys.path+=sys.argv[1:];from enarx.keep.workload import main;main({user})"
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     places = [package, *(path for path in sys.path if path.startswith("/") and path != package)]
     return [sys.executable, "-I", "-S", "-B", "-c", program, *places]

@@ -27,10 +27,11 @@ class Scratch:
 
     Args:
         root: where it is made; a tmpfs.
+        owner: number of the user whose it is; None is this process's.
     """
 
-    def __init__(self, root: str = ROOT) -> None:
-        self._root = root
+    def __init__(self, root: str = ROOT, *, owner: int | None = None) -> None:
+        self._root, self._owner = root, owner
         self._lock: int | None = None
         self.path: str | None = None
         """None until `make`."""
@@ -44,6 +45,9 @@ class Scratch:
         while self.path is None:
             try:
                 path = tempfile.mkdtemp(prefix=_PREFIX, dir=self._root)
+                if self._owner is not None:
+                    # It passes through, to what it is given inside.
+                    os.chmod(path, 0o711)  # noqa: S103  # nothing in it is for everybody
             except OSError as error:
                 raise PlatformError(f"cannot make a folder in {self._root}: {error.strerror}") from error
             # Until it is locked, another Keep may take it for one that was left; then there is another try.
@@ -88,6 +92,8 @@ class Scratch:
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                 with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                     file.write(entry.contents)
+            if self._owner is not None:
+                _give(base.encode(), self._owner)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise DecodeError(f"cannot unpack {directory.guest}: found an entry twice, or below a file") from error
         except OSError as error:
@@ -98,6 +104,13 @@ class Scratch:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _give(base: bytes, owner: int) -> None:
+    # From the inside out: a folder of another user's is one that this process may not look into any more.
+    for folder, _, names in os.walk(base, topdown=False):
+        for path in (*(b"%s/%s" % (folder, name) for name in names), folder):
+            os.chown(path, owner, owner)
 
 
 def sweep(root: str = ROOT) -> None:

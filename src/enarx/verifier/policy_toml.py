@@ -102,19 +102,26 @@ def decode_policy(data: bytes, *, path: str, rules_of: RulesOf = registered_rule
     raise first
 
 
-def read_policy(data: bytes, *, path: str, rules_of: RulesOf = registered_rules) -> PolicyText:
+def read_policy(
+    data: bytes,
+    *,
+    path: str,
+    rules_of: RulesOf = registered_rules,
+    lines_of: Callable[[KeyPath], int | None] | None = None,
+) -> PolicyText:
     """Read a policy file and find all that is wrong with it.
 
     Args:
         data: as for `decode_policy`, like all that follow.
         path: the file's name.
         rules_of: gives the rules of a section.
+        lines_of: gives the line of a key in the file that somebody wrote, where `data` was made from it; None is in `data`.
 
     Raises:
         ConfigError: it is no TOML document of at most 1,000,000 bytes, so that nothing more can be said.
     """
     text, document = parse_toml(data, path=path, max_bytes=MAX_BYTES)
-    reader = _Reader(path, line_finder(text))
+    reader = _Reader(path, lines_of or line_finder(text))
     try:
         policy = reader.read(document, rules_of)
     except _TooManyProblemsError:
@@ -279,6 +286,8 @@ class _Reader:
             nearest = [last[found] for found in get_close_matches(name, last, n=1)]
         if len(path) > 1 and path[-1] in {"version", *_DIGEST_KEYS}:
             hint = f"{path[-1]} belongs above the first [table] of the file"
+        elif len(path) == 2 and path[1] == "image":
+            hint = "commands that read a policy file put the values of an installed image there; this text was to have them already"
         elif nearest:
             hint = f"the keys here are {all_of(siblings)}"
         self.refuse(path, f"found an unknown key, want {nearest[0] if nearest else one_of(siblings)}", hint=hint)

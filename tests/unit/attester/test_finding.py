@@ -108,3 +108,11 @@ def test_the_keep_gets_no_verifier_with_its_attesters():
         "assert not unwanted & set(sys.modules), unwanted & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", code], timeout=60, check=True)
+
+
+def test_an_emulated_platform_goes_before_a_tpm_and_after_a_tee():
+    emulated = EmulatedAttester(lambda _: b"")
+    assert find_attester(system=FakeSystem({}), emulated=emulated) is emulated
+    assert find_attester(system=FakeSystem(DEVICES["vm"]), emulated=emulated) is emulated
+    assert find_attester(system=FakeSystem(DEVICES["snp"]), emulated=emulated).backend == "snp"
+    assert find_attester(system=FakeSystem(DEVICES["vm"])).backend == "vm"

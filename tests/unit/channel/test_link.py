@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import socket
 
@@ -15,20 +14,7 @@ from enarx.channel import frames, link
 from enarx.channel.frames import MAX_DATA_BYTES, MAX_STREAMS, WINDOW_BYTES, Target
 from enarx.channel.link import open_link, relay
 from enarx.errors import TransportError, UsageError
-
-TIMEOUT_S = 20
-
-
-def run(test):
-    """Run a test's coroutine within a time, and require that it leaves no task."""
-
-    async def limited():
-        async with asyncio.timeout(TIMEOUT_S):
-            await test()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(limited())
-    gc.collect()
+from tests.loops import run
 
 
 class Pair:

@@ -146,4 +146,4 @@ def test_the_report_of_this_machine_names_this_version(monkeypatch):
     assert run_info(json_output=True, out=out) == 0
     document = json.loads(out.written())
     assert document["version"] == __version__
-    assert [backend["backend"] for backend in document["backends"]] == ["snp", "tdx", "cca", "sgx", "vm", "nil"]
+    assert [backend["backend"] for backend in document["backends"]] == ["snp", "tdx", "cca", "pef", "sgx", "vm", "nil"]

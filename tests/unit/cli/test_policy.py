@@ -37,6 +37,7 @@ SIGNATURE = Check("snp.report.signature", "the report is signed", Concern.AUTHEN
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr("enarx.verifier.policy_toml.judge_of", lambda section: Judge(section, None, RULES[section]))
     return tmp_path
 
@@ -204,7 +205,7 @@ def test_init_refuses_a_key_of_another_kind(here, capfd, corim):
         (["p.toml"], "found no TEE to accept, want one"),
         (["p.toml", "--tee", "sev"], "--tee: found sev, want one of snp, tdx"),
         (["p.toml", "--from-image", "a", "--from-evidence", "b"], "found --from-evidence and --from-image"),
-        (["p.toml", "--image", "other"], "--image: found other, want one of process"),
+        (["p.toml", "--image", "other"], "cannot open an image: other: found no such image"),
         (["p.toml", "--image", "process", "--from-image", "a"], "found --from-image and --image, want one of them"),
         (["p.toml", "--image", "process", "--insecure-accept-emulated=x"], "found x, want 64 digits"),
         (["p.toml", "--image", "process", "--insecure-accept-emulated=ab"], "found ab, want 64 digits"),

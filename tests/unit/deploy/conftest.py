@@ -13,6 +13,12 @@ from enarx.emulator.installation import Installation, open_installation
 from tests.tenants import AT, MEASUREMENT
 
 
+@pytest.fixture(autouse=True)
+def no_images(tmp_path, monkeypatch):
+    """No image of whoever runs the tests is in a default policy."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "no-images"))
+
+
 @pytest.fixture(scope="package")
 def platform(tmp_path_factory) -> Installation:
     return open_installation(str(tmp_path_factory.mktemp("emulated") / "platform"), at=AT)

@@ -50,6 +50,13 @@ def build(tmp_path) -> Callable[..., Machine]:
     return build
 
 
+QEMU = {
+    "programs": ("qemu-system-x86_64",),
+    "qemu_objects": {"qemu-system-x86_64": frozenset({"sev-guest", "sev-snp-guest", "tdx-guest"})},
+    "images": ("keep",),
+}
+
+
 @pytest.fixture
 def epyc() -> dict:
     """The parts of an EPYC host with SEV-SNP switched on, for `build`."""
@@ -62,6 +69,7 @@ def epyc() -> dict:
         "cpuid": {(0x8000001F, 0): (0x1F, 51 | 5 << 6, 1006, 100)},
         "cpuid_unknown": None,
         "kvm": WORKING_KVM,
+        **QEMU,
     }
 
 
@@ -74,6 +82,7 @@ def tdx_host() -> dict:
             "/sys/module/kvm_intel/parameters/tdx": "Y\n",
         },
         "kvm": WORKING_KVM,
+        **QEMU,
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from enarx.errors import PlatformError, UsageError
 from enarx.host import BACKENDS, LAUNCHABLE, backends, choose_backend, probes
+from enarx.host.backends import RUNNABLE
 
 
 def test_auto_is_nil_while_nothing_else_can_be_launched():
@@ -55,16 +56,18 @@ def test_refuses_an_unknown_backend_that_is_near_nothing(given):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("given", [name for name in BACKENDS if name not in LAUNCHABLE])
-def test_refuses_a_backend_without_a_launcher(given):
+@pytest.mark.parametrize("given", [name for name in BACKENDS if name not in RUNNABLE])
+def test_refuses_a_backend_that_a_run_cannot_be_in(given):
     with pytest.raises(PlatformError) as caught:
         choose_backend(given)
-    assert str(caught.value) == f"backend {given}: found no launcher in this version, want one of nil"
-    assert caught.value.hint == "enarx platform info says what this machine has"
+    assert str(caught.value) == f"backend {given}: found a backend that run does not have, want nil"
+    is_launchable = given in LAUNCHABLE
+    hint = f"enarx deploy --backend {given} starts a Keep of it" if is_launchable else "enarx platform info says what"
+    assert caught.value.hint.startswith(hint)
 
 
-def test_auto_takes_the_first_usable_backend_once_it_has_a_launcher(monkeypatch, build, epyc, tdx_host):
-    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil", "tdx", "snp", "vm"))
+def test_auto_takes_the_first_usable_backend_that_a_run_can_be_in(monkeypatch, build, epyc, tdx_host):
+    monkeypatch.setattr(backends, "RUNNABLE", ("nil", "tdx", "snp", "vm"))
     monkeypatch.setattr(probes, "this_machine", lambda: build(**epyc))
     assert choose_backend("auto") == "snp"
     monkeypatch.setattr(probes, "this_machine", lambda: build(**tdx_host))
@@ -72,7 +75,7 @@ def test_auto_takes_the_first_usable_backend_once_it_has_a_launcher(monkeypatch,
 
 
 def test_auto_never_takes_a_backend_that_is_not_certainly_usable(monkeypatch, build, epyc):
-    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil", "snp", "vm"))
+    monkeypatch.setattr(backends, "RUNNABLE", ("nil", "snp", "vm"))
     epyc["files"]["/sys/module/kvm_amd/parameters/sev_snp"] = "N\n"
     monkeypatch.setattr(probes, "this_machine", lambda: build(**epyc))
     assert choose_backend("auto") == "nil"

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Keep whose link breaks for good: it ended by itself, or it is lost and is ended."""
+"""A Keep whose link breaks for good: it ended by itself, or it is lost and is ended. And how many sessions it has."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from enarx.channel.link import open_link
+from enarx.errors import TransportError
 from enarx.host import hosted as hosted_module
 from enarx.host.hosted import HostedKeep
 from enarx.host.launchers import Launched
@@ -21,6 +23,11 @@ from enarx.host.launchers import Launched
 
 class Launcher:
     """Connects once, and stops a process the way a test has it."""
+
+    start_timeout_s = 20.0
+
+    def explain(self, folder):
+        return None
 
     def __init__(self, sock, end):
         self.socks = [sock]
@@ -35,11 +42,35 @@ class Launcher:
         self.end(launched.pid)
 
 
+def make_keep(process, launcher):
+    return HostedKeep(
+        SimpleNamespace(id="k"),
+        folder="",
+        launcher=launcher,
+        launched=Launched(pid=process.pid, start_ticks=0, pidfd=os.pidfd_open(process.pid)),
+        outbound=None,
+        blobs=None,
+        publish="127.0.0.1",
+        log=SimpleNamespace(warning=lambda *_, **__: None),
+        on_end=lambda _: None,
+    )
+
+
+@contextlib.contextmanager
+def a_process():
+    """Start a process that ends with its standard input."""
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        # The Keep may have been told of its end, and then nobody else is.
+        process.returncode = process.returncode or 0
+
+
 @pytest.mark.parametrize(("by_itself", "status"), [(True, 0), (False, -signal.SIGKILL)])
 def test_only_what_had_to_be_killed_is_lost(monkeypatch, by_itself, status):
     monkeypatch.setattr(hosted_module, "ENDING_S", 0.05)
-    code = "import sys; sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
 
     def end(pid):
         # It ends just before the kill arrives, or by it.
@@ -54,17 +85,7 @@ def test_only_what_had_to_be_killed_is_lost(monkeypatch, by_itself, status):
             here.setblocking(False)
             there.setblocking(False)
             opening = asyncio.ensure_future(open_link(there, role="keep", accept=lambda stream: None))
-            keep = HostedKeep(
-                SimpleNamespace(id="k"),
-                folder="",
-                launcher=Launcher(here, end),
-                launched=Launched(pid=process.pid, start_ticks=0, pidfd=os.pidfd_open(process.pid)),
-                outbound=None,
-                blobs=None,
-                publish="127.0.0.1",
-                log=SimpleNamespace(warning=lambda *_, **__: None),
-                on_end=lambda _: None,
-            )
+            keep = make_keep(process, Launcher(here, end))
             await keep.connect()
             link = await opening
             link.close()
@@ -72,9 +93,39 @@ def test_only_what_had_to_be_killed_is_lost(monkeypatch, by_itself, status):
             assert keep.exit_status == status
             assert keep.is_lost is not by_itself
 
-    try:
+    with a_process() as process:
         asyncio.run(test())
-    finally:
-        if not by_itself:
-            process.stdin.close()
-        process.returncode = process.returncode or 0
+
+
+def test_two_sessions_at_the_same_moment_do_not_share_the_last_place(monkeypatch):
+    monkeypatch.setattr(hosted_module, "MAX_SESSIONS", 1)
+
+    class Link:
+        """Opens a stream a turn of the loop later, as one whose socket is full does."""
+
+        received_bytes = sent_bytes = 0
+
+        async def open(self, _):
+            await asyncio.sleep(0)
+            return SimpleNamespace(close=lambda: None)
+
+        def close(self, _):
+            """Nothing is open."""
+
+    async def test():
+        keep = make_keep(process, None)
+        keep._link = Link()
+
+        async def use():
+            async with keep.session():
+                await asyncio.sleep(0)
+
+        results = await asyncio.gather(use(), use(), return_exceptions=True)
+        assert [type(result) for result in results] == [type(None), TransportError]
+        assert keep.sessions == 0
+        async with keep.session():
+            assert keep.sessions == 1
+        keep.leave()
+
+    with a_process() as process:
+        asyncio.run(test())

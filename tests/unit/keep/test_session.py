@@ -13,6 +13,7 @@ from enarx.keep.log import Log
 from enarx.keep.session import Conversation
 from enarx.keep.workload_start import Ended
 from enarx.wire.session import Detach, Exit, Output, Stdin
+from tests.loops import run
 
 
 class FakeSession:
@@ -66,14 +67,6 @@ def conversation(session: FakeSession, supervisor: FakeSupervisor, offset: int =
     log = Log(1 << 18)
     log.append("stdout", b"x" * 100)
     return Conversation(session, supervisor, log, offset)
-
-
-def run(test):
-    async def limited():
-        async with asyncio.timeout(10):
-            await test()
-
-    asyncio.run(limited())
 
 
 def test_a_session_closed_after_the_end_was_said_has_heard_it():

@@ -9,7 +9,8 @@ import os
 
 import pytest
 
-from enarx.keep.stdio import Inlet, make_pipe
+from enarx.keep.stdio import Inlet
+from enarx.keep.workload_spawn import make_pipe
 
 
 @pytest.mark.parametrize("size", [1, 7, 4096, 5000])

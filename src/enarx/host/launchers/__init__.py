@@ -11,6 +11,8 @@ import socket
 from dataclasses import dataclass
 from typing import Protocol
 
+from enarx.errors import EnarxError
+
 __all__ = ["KeepSpec", "Launched", "Launcher"]
 
 
@@ -51,6 +53,11 @@ class Launcher(Protocol):
 
     backend: str
 
+    @property
+    def start_timeout_s(self) -> float:
+        """Return how long a Keep may take from its start to its first word."""
+        ...
+
     def start(self, spec: KeepSpec, folder: str) -> Launched:
         """Start a Keep, without waiting for it; its link will be `<folder>/link`.
 
@@ -77,6 +84,10 @@ class Launcher(Protocol):
 
     def stop_strays(self, identifier: str) -> None:
         """End what was started for a Keep whose process was never recorded."""
+        ...
+
+    def explain(self, folder: str) -> EnarxError | None:
+        """Say why the Keep of a folder ended; None where it did so by itself or was told to, or nothing is known of it."""
         ...
 
     def report(self, launched: Launched, request: bytes) -> bytes:

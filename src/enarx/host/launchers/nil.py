@@ -25,7 +25,7 @@ import socket
 import sys
 
 import enarx
-from enarx.errors import PlatformError
+from enarx.errors import EnarxError, PlatformError
 from enarx.host.launchers import KeepSpec, Launched
 from enarx.host.platform import EmulatedPlatform
 from enarx.host.process_facts import find_marked, open_process, start_ticks
@@ -36,6 +36,9 @@ __all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "MARK", "NilLauncher"]
 KEEP_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(enarx.__file__)), "keep", "__main__.py")
 MAX_OPEN_FILES = 8192
 MARGIN_BYTES = 1 << 30
+START_TIMEOUT_S = 20.0
+"""From the start of a Keep process to its first word."""
+
 _LINK_FD = 3
 
 MARK = "-Xenarx-keep="
@@ -61,6 +64,7 @@ class NilLauncher:
     """
 
     backend = "nil"
+    start_timeout_s = START_TIMEOUT_S
 
     def __init__(self, *, cpus: int | None = None, dies_with_host: bool = False, program: str = KEEP_PROGRAM) -> None:
         self._cpus = cpus
@@ -170,6 +174,10 @@ class NilLauncher:
             if found is not None:
                 self.stop(found, at_once=True)
                 os.close(found.pidfd)
+
+    def explain(self, folder: str) -> EnarxError | None:
+        """Return None: a process says why it ended by its status."""
+        return None
 
     def report(self, launched: Launched, request: bytes) -> bytes:
         """Have the emulated platform sign for a Keep process."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from enarx import __version__
 from enarx.host import backends
-from enarx.host.probes import cca, nil, sgx, snp, tdx, vm
+from enarx.host.probes import cca, nil, pef, sgx, snp, tdx, vm
 from enarx.host.probes.datum import BackendReport, Datum, Probed, all_passed, first_failure, strip_unprintable
 from enarx.host.probes.kvm import KvmAnswer
 from enarx.host.probes.machine import Machine, this_machine
@@ -27,12 +27,21 @@ __all__ = [
     "this_machine",
 ]
 
-_PROBES = {"snp": snp.probe, "tdx": tdx.probe, "cca": cca.probe, "sgx": sgx.probe, "vm": vm.probe, "nil": nil.probe}
+# In the order in which people see them. One more than Keeps can be of: a guest of it gives no evidence.
+_PROBES = {
+    "snp": snp.probe,
+    "tdx": tdx.probe,
+    "cca": cca.probe,
+    "pef": pef.probe,
+    "sgx": sgx.probe,
+    "vm": vm.probe,
+    "nil": nil.probe,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformReport:
-    """This machine and every backend, in the order of `enarx.host.BACKENDS`.
+    """This machine and every backend of `enarx.host.BACKENDS`, in that order, and `pef`.
 
     Args:
         version: of enarx.
@@ -54,7 +63,7 @@ def report_platform(machine: Machine) -> PlatformReport:
         sysname=strip_unprintable(machine.sysname),
         release=strip_unprintable(machine.release),
         machine=strip_unprintable(machine.machine),
-        backends=tuple(report_backend(backend, machine) for backend in backends.BACKENDS),
+        backends=tuple(report_backend(backend, machine) for backend in _PROBES),
     )
 
 
@@ -62,7 +71,7 @@ def report_backend(backend: str, machine: Machine) -> BackendReport:
     """Probe a machine for one backend.
 
     Args:
-        backend: one of `enarx.host.BACKENDS`.
+        backend: one of `enarx.host.BACKENDS`, or `pef`.
         machine: the machine to probe.
     """
     probed = _PROBES[backend](machine)

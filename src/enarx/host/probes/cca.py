@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enarx.host.probes.datum import Datum, Probed
 from enarx.host.probes.machine import Machine
-from enarx.host.probes.questions import ask_inside_tee, ask_kvm_device
+from enarx.host.probes.questions import ask_image, ask_inside_tee, ask_kvm_device, ask_qemu
 
 __all__ = ["probe"]
 
@@ -43,6 +43,11 @@ def probe(machine: Machine) -> Probed:
         realms = Datum(name="KVM launches Realms", passed=False, info="a feature of Arm CPUs")
     return Probed(
         hardware=(architecture, extension),
-        setup=(ask_kvm_device(machine), realms),
+        setup=(
+            ask_kvm_device(machine),
+            realms,
+            ask_qemu(machine, "qemu-system-aarch64", "rme-guest", fix="install a QEMU with the patches for CCA"),
+            ask_image(machine),
+        ),
         facts=(ask_inside_tee(machine, "CCA"),),
     )

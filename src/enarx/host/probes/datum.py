@@ -65,7 +65,7 @@ class BackendReport:
     """One backend on this machine.
 
     Args:
-        backend: one of `enarx.host.BACKENDS`.
+        backend: one of `enarx.host.BACKENDS`, or `pef`.
         present: the hardware is there; None where that could not be determined.
         configured: it is set up; None where that could not be determined.
         usable: both are certain, and this version has a launcher.

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from enarx.errors import EnarxError
+from enarx.host.launchers.qemu import MACHINES, this_arch
 from enarx.host.probes.kvm import KvmAnswer, Registers, ask_kvm
 
 __all__ = ["CpuInfo", "Machine", "read_cpuid", "this_machine"]
@@ -22,6 +26,7 @@ __all__ = ["CpuInfo", "Machine", "read_cpuid", "this_machine"]
 # The description of the first processor takes about 2 KiB; that of the others is never read.
 MAX_FILE_BYTES = 64 * 1024
 CONNECT_TIMEOUT_S = 0.5
+QEMU_TIMEOUT_S = 10.0
 
 # What the probes ask of CPUID: the two maxima, features, SGX with its memory sections, address sizes, memory encryption.
 CPUID_LEAVES = (
@@ -55,6 +60,9 @@ class Machine:
         cpuid: what the CPU itself answered, by leaf and subleaf; a leaf beyond the CPU's last is all zero.
         cpuid_unknown: why `cpuid` is empty, None where it is not.
         kvm: how far the questions to /dev/kvm came.
+        qemu_objects: what each QEMU on the search path can make, by the program's name; one that did not answer is not there.
+        images: the names of the images for machines that this user has; None where that could not be determined.
+        tpm_key: SHA-256 of the key that this user's virtual TPMs attest with, in hex, or None where there is none yet.
     """
 
     root: Path
@@ -66,6 +74,9 @@ class Machine:
     cpuid: Mapping[tuple[int, int], Registers]
     cpuid_unknown: str | None
     kvm: KvmAnswer
+    qemu_objects: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    images: tuple[str, ...] | None = ()
+    tpm_key: str | None = None
 
     def path(self, absolute: str) -> Path:
         """Map a path of the machine into its tree."""
@@ -174,6 +185,46 @@ def read_cpuid(device: Path) -> Mapping[tuple[int, int], Registers]:
     return answers
 
 
+def ask_qemus() -> Mapping[str, frozenset[str]]:
+    """Ask the QEMU for this machine's architecture what objects it can make."""
+    program = MACHINES.get(("vm", this_arch()))
+    found = None if program is None else shutil.which(program.program)
+    if program is None or found is None:
+        return {}
+    try:
+        done = subprocess.run(
+            [found, "-object", "help"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=QEMU_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {program.program: frozenset(done.stdout[:MAX_FILE_BYTES].decode("ascii", "replace").split())}
+
+
+def find_images() -> tuple[str, ...] | None:
+    """Find the names of this user's images; None where that could not be determined."""
+    from enarx.image.store import image_names
+
+    try:
+        return image_names()
+    except EnarxError:
+        return None
+
+
+def find_tpm_key() -> str | None:
+    """Find the digest of the key of this user's virtual TPMs, if there are any."""
+    from enarx.host.launchers.swtpm import read_key_digest
+
+    try:
+        return read_key_digest()
+    except EnarxError:
+        return None
+
+
 def this_machine() -> Machine:
     """Take the real machine's picture: at most some seconds, and only if /dev/kvm hangs."""
     uname = os.uname()
@@ -199,4 +250,7 @@ def this_machine() -> Machine:
         cpuid=cpuid,
         cpuid_unknown=cpuid_unknown,
         kvm=ask_kvm(Path("/dev/kvm"), has_cpuid=has_cpuid),
+        qemu_objects=ask_qemus(),
+        images=find_images(),
+        tpm_key=find_tpm_key(),
     )

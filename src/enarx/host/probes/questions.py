@@ -18,12 +18,13 @@ __all__ = [
     "ask_cpu_bit",
     "ask_device",
     "ask_exists",
-    "ask_firmware_file",
+    "ask_image",
     "ask_inside_tee",
     "ask_kernel",
     "ask_kvm_device",
     "ask_parameter",
     "ask_program",
+    "ask_qemu",
     "ask_vendor",
     "find_registers",
     "reason",
@@ -188,18 +189,29 @@ def ask_program(machine: Machine, name: str, *, fix: str) -> Datum:
     )
 
 
-def ask_firmware_file(machine: Machine, paths: tuple[str, ...], *, name: str, fix: str) -> Datum:
-    """Ask whether a file is at one of the places where distributions put it."""
-    unknown: OSError | None = None
-    for path in paths:
-        try:
-            if machine.exists(path):
-                return Datum(name=name, passed=True, info=path)
-        except OSError as err:
-            unknown = err
-    if unknown is not None:
-        return _unknown(name, reason(unknown), fix="ask again as root")
-    return Datum(name=name, passed=False, info="not found", fix=fix)
+def ask_qemu(machine: Machine, program: str, obj: str | None = None, *, fix: str) -> Datum:
+    """Ask whether a QEMU is on the search path, and can make an object where one is needed."""
+    there = ask_program(machine, program, fix=fix)
+    if obj is None or there.passed is False:
+        return there
+    name = f"{program} knows {obj}"
+    known = machine.qemu_objects.get(program)
+    if known is None:
+        return _unknown(name, "it did not answer", fix=f"{program} -object help says why")
+    found = obj in known
+    return group(
+        "QEMU", there, Datum(name=name, passed=found, info=None if found else "no", fix=None if found else fix)
+    )
+
+
+def ask_image(machine: Machine) -> Datum:
+    """Ask whether there is an image for machines."""
+    name = "Keep image"
+    if machine.images is None:
+        return _unknown(name, "the folder of images cannot be read", fix="enarx image list says why")
+    if machine.images:
+        return Datum(name=name, passed=True, info=", ".join(machine.images))
+    return Datum(name=name, passed=False, info="none", fix="enarx image build")
 
 
 def ask_kvm_device(machine: Machine) -> Datum:

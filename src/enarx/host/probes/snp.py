@@ -16,9 +16,11 @@ from enarx.host.probes.questions import (
     ask_cpu_bit,
     ask_device,
     ask_exists,
+    ask_image,
     ask_inside_tee,
     ask_kvm_device,
     ask_parameter,
+    ask_qemu,
     ask_vendor,
     find_registers,
 )
@@ -59,6 +61,8 @@ def probe(machine: Machine) -> Probed:
             ask_parameter(machine, "/sys/module/kvm_amd/parameters/sev_snp", fix=_NEED_KERNEL),
             ask_kvm_device(machine),
             _ask_memlock(machine),
+            ask_qemu(machine, "qemu-system-x86_64", "sev-snp-guest", fix="install QEMU 9.1 or later"),
+            ask_image(machine),
         ),
         facts=(*_tell_leaf(machine), ask_inside_tee(machine, "SEV-SNP")),
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 from enarx.host.probes.datum import Datum, Probed, group
 from enarx.host.probes.machine import Machine
 from enarx.host.probes.questions import (
+    ask_image,
     ask_inside_tee,
     ask_kernel,
     ask_kvm_device,
     ask_parameter,
+    ask_qemu,
     ask_vendor,
     reason,
 )
@@ -37,6 +39,8 @@ def probe(machine: Machine) -> Probed:
                 fix="switch TDX on in the firmware, boot with kvm_intel.tdx=1 and nohibernate; the kernel log says more",
             ),
             ask_kvm_device(machine),
+            ask_qemu(machine, "qemu-system-x86_64", "tdx-guest", fix="install QEMU 10.1 or later"),
+            ask_image(machine),
         ),
         facts=(ask_inside_tee(machine, "TDX"),),
     )

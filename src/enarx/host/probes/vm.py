@@ -8,41 +8,31 @@ from __future__ import annotations
 
 from enarx.host.probes.datum import Datum, Probed
 from enarx.host.probes.machine import Machine
-from enarx.host.probes.questions import ask_firmware_file, ask_kvm_device, ask_program
+from enarx.host.probes.questions import ask_image, ask_kvm_device, ask_program, ask_qemu
 
 __all__ = ["probe"]
 
-# Debian and Ubuntu, Fedora, Arch, in this order.
-_FIRMWARE_X86 = (
-    "/usr/share/ovmf/OVMF.fd",
-    "/usr/share/OVMF/OVMF_CODE_4M.fd",
-    "/usr/share/OVMF/OVMF_CODE.fd",
-    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
-    "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
-)
-_FIRMWARE_ARM = (
-    "/usr/share/AAVMF/AAVMF_CODE.fd",
-    "/usr/share/edk2/aarch64/QEMU_EFI.fd",
-    "/usr/share/edk2/aarch64/QEMU_CODE.fd",
-)
-
 
 def probe(machine: Machine) -> Probed:
-    """Ask for QEMU, its firmware, a software TPM and a compressor; tell whether KVM or emulation would run it."""
+    """Ask for QEMU, a software TPM and an image, whose firmware is in it; tell whether KVM or emulation would run it."""
     is_arm = machine.machine == "aarch64"
     qemu = "qemu-system-aarch64" if is_arm else "qemu-system-x86_64"
-    firmware = _FIRMWARE_ARM if is_arm else _FIRMWARE_X86
-    package = "qemu-efi-aarch64" if is_arm else "ovmf"
+    package = "qemu-system-arm" if is_arm else "qemu-system-x86"
     return Probed(
         hardware=(),
         setup=(
-            ask_program(machine, qemu, fix="install QEMU"),
-            ask_firmware_file(machine, firmware, name="UEFI firmware for QEMU", fix=f"install it ({package})"),
+            ask_qemu(machine, qemu, fix=f"install QEMU ({package})"),
             ask_program(machine, "swtpm", fix="install swtpm, the software TPM"),
-            ask_program(machine, "zstd", fix="install zstd, which compresses the Keep image"),
+            ask_program(machine, "swtpm_setup", fix="install swtpm-tools, which make a software TPM"),
+            ask_image(machine),
         ),
-        facts=(ask_kvm_device(machine), _tell_accelerator(machine)),
+        facts=(ask_kvm_device(machine), _tell_accelerator(machine), _tell_key(machine)),
     )
+
+
+def _tell_key(machine: Machine) -> Datum:
+    info = machine.tpm_key or "none yet: the first Keep makes it"
+    return Datum(name="key of virtual TPMs, SHA-256 (insecure_vtpm_aks of a policy)", passed=True, info=info)
 
 
 def _tell_accelerator(machine: Machine) -> Datum:

@@ -30,10 +30,9 @@ def find(report, name):
 # AMD SEV-SNP
 
 
-def test_an_epyc_host_lacks_nothing_but_a_launcher(build, epyc):
+def test_an_epyc_host_lacks_nothing(build, epyc):
     report = report_backend("snp", build(**epyc))
-    assert (report.present, report.configured, report.usable) == (True, True, False)
-    assert report.why == "this version has no launcher for snp"
+    assert (report.present, report.configured, report.usable, report.why) == (True, True, True, None)
     assert all(datum.passed for datum in flatten(report.data))
     assert find(report, "C-bit position").info == "51"
     assert find(report, "physical address bits given up").info == "5"
@@ -41,10 +40,33 @@ def test_an_epyc_host_lacks_nothing_but_a_launcher(build, epyc):
     assert find(report, "lowest ASID of a guest without SEV-ES").info == "100"
 
 
-def test_a_launcher_is_all_that_an_epyc_host_waits_for(build, epyc, monkeypatch):
-    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil", "snp"))
+def test_a_version_without_a_launcher_says_so(build, epyc, monkeypatch):
+    monkeypatch.setattr(backends, "LAUNCHABLE", ("nil",))
     report = report_backend("snp", build(**epyc))
-    assert (report.usable, report.why) == (True, None)
+    assert (report.usable, report.why) == (False, "this version has no launcher for snp")
+
+
+def test_a_qemu_that_does_not_know_the_backend_is_too_old(build, epyc):
+    report = report_backend("snp", build(**epyc | {"qemu_objects": {"qemu-system-x86_64": frozenset({"sev-guest"})}}))
+    assert (report.present, report.configured, report.usable) == (True, False, False)
+    assert report.why == "qemu-system-x86_64 knows sev-snp-guest: no"
+    assert find(report, "qemu-system-x86_64 knows sev-snp-guest").fix == "install QEMU 9.1 or later"
+
+
+def test_a_qemu_that_does_not_answer_is_unknown(build, epyc):
+    report = report_backend("snp", build(**epyc | {"qemu_objects": {}}))
+    assert find(report, "qemu-system-x86_64 knows sev-snp-guest").passed is None
+    assert report.usable is False
+
+
+@pytest.mark.parametrize(
+    ("images", "passed", "info"), [((), False, "none"), (("one", "two"), True, "one, two"), (None, None, None)]
+)
+def test_a_machine_needs_an_image(build, epyc, images, passed, info):
+    found = find(report_backend("snp", build(**epyc | {"images": images})), "Keep image")
+    assert found.passed is passed
+    assert info is None or found.info == info
+    assert passed or "enarx image" in found.fix
 
 
 def test_an_ordinary_user_of_an_epyc_host_learns_the_same_from_the_flags(build, epyc):
@@ -112,7 +134,7 @@ def test_a_missing_security_processor_device_is_said_with_its_remedy(build, epyc
     del epyc["files"]["/dev/sev"]
     report = report_backend("snp", build(**epyc))
     assert (report.present, report.configured) == (True, False)
-    assert report.why == "/dev/sev exists: no; this version has no launcher for snp"
+    assert report.why == "/dev/sev exists: no"
     assert "firmware" in find(report, "/dev/sev exists").fix
 
 
@@ -151,10 +173,9 @@ def test_only_an_epyc_is_present(build, epyc, parts, brand, present):
 # Intel TDX
 
 
-def test_a_tdx_host_lacks_nothing_but_a_launcher(build, tdx_host):
+def test_a_tdx_host_lacks_nothing(build, tdx_host):
     report = report_backend("tdx", build(**tdx_host))
-    assert (report.present, report.configured, report.usable) == (True, True, False)
-    assert report.why == "this version has no launcher for tdx"
+    assert (report.present, report.configured, report.usable, report.why) == (True, True, True, None)
     assert find(report, "this machine is itself a TDX guest").info == "no"
 
 
@@ -244,10 +265,13 @@ def test_no_enclave_memory_is_no_sgx(build, sgx_host):
 
 
 def test_an_arm_machine_admits_what_cannot_be_known(build, parts):
-    files = {"/proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd\n\n", "/usr/share/AAVMF/AAVMF_CODE.fd": ""}
-    programs = ("qemu-system-aarch64", "swtpm", "zstd")
+    files = {"/proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd\n\n"}
+    programs = ("qemu-system-aarch64", "swtpm", "swtpm_setup")
     unknown = "aarch64 has no CPUID"
-    machine = build(files=files, programs=programs, machine="aarch64", kvm=parts.working_kvm, cpuid_unknown=unknown)
+    known = {"qemu_objects": {"qemu-system-aarch64": frozenset({"rme-guest"})}, "images": ("keep",)}
+    machine = build(
+        files=files, programs=programs, machine="aarch64", kvm=parts.working_kvm, cpuid_unknown=unknown, **known
+    )
     reports = {report.backend: report for report in report_platform(machine).backends}
     assert (reports["cca"].present, reports["cca"].configured, reports["cca"].usable) == (None, None, False)
     assert "could not be determined" in reports["cca"].why
@@ -256,6 +280,30 @@ def test_an_arm_machine_admits_what_cannot_be_known(build, parts):
     for backend in ("snp", "tdx", "sgx"):
         assert reports[backend].present is False
         assert reports[backend].why.startswith("CPU vendor: aarch64, want ")
+
+
+# POWER's PEF
+
+
+def test_a_power_machine_with_an_ultravisor_has_it_and_nothing_is_deployed_there(build, parts):
+    machine = build(
+        files={"/proc/device-tree/ibm,ultravisor/name": "x"},
+        programs=("qemu-system-ppc64",),
+        machine="ppc64le",
+        kvm=parts.working_kvm,
+        qemu_objects={"qemu-system-ppc64": frozenset({"pef-guest"})},
+        images=("keep",),
+    )
+    report = report_backend("pef", machine)
+    assert (report.present, report.configured, report.usable) == (True, True, False)
+    assert report.why == "this version has no launcher for pef"
+    assert find(report, "gives evidence").passed is False
+
+
+def test_no_other_machine_has_pef(build):
+    report = report_backend("pef", build())
+    assert (report.present, report.usable) == (False, False)
+    assert report.why.startswith("CPU architecture: x86_64, want ppc64le")
 
 
 # Machines without any of it
@@ -321,10 +369,11 @@ def test_a_kvm_of_another_version_is_refused(build, epyc, parts):
 
 
 def test_a_vm_needs_every_tool(build):
-    programs = ("qemu-system-x86_64", "swtpm", "zstd")
-    machine = build(files={"/usr/share/OVMF/OVMF_CODE_4M.fd": ""}, programs=programs)
+    programs = ("qemu-system-x86_64", "swtpm", "swtpm_setup")
+    machine = build(programs=programs, images=("keep",), tpm_key="ab" * 32)
     report = report_backend("vm", machine)
-    assert (report.configured, report.why) == (True, "this version has no launcher for vm")
+    assert (report.configured, report.usable, report.why) == (True, True, None)
+    assert find(report, "key of virtual TPMs, SHA-256 (insecure_vtpm_aks of a policy)").info == "ab" * 32
     for program in programs:
         found = report_backend("vm", dataclasses.replace(machine, search_path=("/empty",)))
         assert find(found, f"{program} on PATH").passed is False
@@ -351,12 +400,6 @@ def test_files_that_cannot_be_read_make_unknowns_and_not_noes(build, tmp_path):
     assert tdx.present is None
     assert find(tdx, "this machine is itself a TDX guest").passed is None
     assert not any(report.usable for report in report_platform(machine).backends if report.backend != "nil")
-
-
-def test_a_firmware_folder_that_cannot_be_read_is_unknown(build, tmp_path):
-    (tmp_path / "usr/share").mkdir(parents=True)
-    (tmp_path / "usr/share/ovmf").symlink_to("ovmf")
-    assert find(report_backend("vm", build()), "UEFI firmware for QEMU").passed is None
 
 
 # Every machine
@@ -402,5 +445,5 @@ def test_this_machine_gives_a_report_in_time():
     started = time.monotonic()
     report = report_platform(this_machine())
     assert time.monotonic() - started < 10
-    assert tuple(backend.backend for backend in report.backends) == BACKENDS
+    assert tuple(found.backend for found in report.backends if found.backend != "pef") == BACKENDS
     assert report.backends[-1].usable
