@@ -30,6 +30,12 @@ POLL_S = 0.02
 LINGER_S = 2.0
 
 
+def pytest_configure() -> None:
+    """Have Ctrl-C mean something to what is started here, also where whoever started this ignores it, as a shell's `&` does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name long bytes by number only: some are random, and the processes of one run have to agree on the names of tests."""
     return "bytes" if isinstance(val, bytes) and len(val) > 16 else None
