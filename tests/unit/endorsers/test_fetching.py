@@ -285,7 +285,9 @@ class TestAnswers:
         name = cache._name(vcek.key)
         with open(name, "r+b") as file:
             file.seek(-1, os.SEEK_END)
-            file.write(b"\xff")
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 0xFF]))
         item = fetcher().fetch(vcek)
         assert (item.value, item.source.from_cache) == (good, False)
 

@@ -358,17 +358,9 @@ class OutputStream:
         Raises:
             Err: closed, or failed.
         """
-        self.await_room(clock)
-        self.flush()
-
-    def await_room(self, clock: Clock) -> None:
-        """Wait until `write` takes something.
-
-        Raises:
-            Err: closed, or failed.
-        """
         while not self.check_write():
             block(clock, _StreamPollable(self))
+        self.flush()
 
     def drop(self) -> None:
         """Offer what was accepted once more, and let go."""
@@ -461,7 +453,7 @@ def _write(_keep: Keep, stream: OutputStream, data: bytes) -> None:
 def _blocking_write_and_flush(keep: Keep, stream: OutputStream, data: bytes) -> None:
     if len(data) > BLOCKING_WRITE_BYTES:
         raise Trap(f"found {len(data)} bytes, want at most {BLOCKING_WRITE_BYTES}")
-    stream.await_room(keep.clock)
+    stream.blocking_flush(keep.clock)
     stream.write(data)
     stream.blocking_flush(keep.clock)
 
