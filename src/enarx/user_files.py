@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 
-from enarx.errors import PlatformError
+from enarx.errors import PlatformError, UsageError
 
-__all__ = ["user_folder", "write_whole"]
+__all__ = ["create_file", "user_folder", "write_whole"]
 
 _BELOW_HOME = {"XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}
 
@@ -74,3 +74,24 @@ def write_whole(
     except OSError:
         os.unlink(temporary)
         raise
+
+
+def create_file(path: str, data: bytes, *, hint: str) -> None:
+    """Write a new file that everybody may read, where a command was asked for one.
+
+    Args:
+        path: of which there is nothing yet.
+        data: all of it.
+        hint: what to do where there is something.
+
+    Raises:
+        UsageError: there is one, or it cannot be made.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as error:
+        raise UsageError(f"cannot write {path}: found one already, want none", hint=hint) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    with open(fd, "wb") as file:
+        file.write(data)

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import os
-
 from enarx.cli import ui
 from enarx.cli.options import Command, Parsed
-from enarx.errors import UsageError
+from enarx.user_files import create_file
 
 _NAME = "Enarx.toml"
 
@@ -15,16 +13,7 @@ _NAME = "Enarx.toml"
 def _init(_: Parsed) -> int:
     from enarx.wire import ENARX_TOML_TEMPLATE
 
-    try:
-        fd = os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except FileExistsError as error:
-        raise UsageError(
-            f"cannot write {_NAME}: found one already, want none", hint="remove it first, or edit it"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write {_NAME}: {error.strerror}") from error
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(ENARX_TOML_TEMPLATE)
+    create_file(_NAME, ENARX_TOML_TEMPLATE.encode(), hint="remove it first, or edit it")
     ui.note(f"wrote {_NAME}; run it with: enarx run app.wasm --wasmcfgfile {_NAME}")
     return 0
 

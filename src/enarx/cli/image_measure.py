@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import os
-
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import DecodeError, UsageError
+from enarx.user_files import create_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def _measure(parsed: Parsed) -> int:
         )
     if forms == ["corim"]:
         path = parsed.value("corim") or ""
-        _create(path, _corim(parsed, values, identity))
+        create_file(path, _corim(parsed, values, identity), hint="remove it first, or name another file")
         ui.note(f"wrote {path}, reference values of {machine.name} for {', '.join(values)}")
         if not parsed.flag("key"):
             ui.note("nobody signs it: whoever reads it must know where it is from; --key signs")
@@ -207,19 +206,6 @@ def _corim(parsed: Parsed, values: Values, identity: str) -> bytes:
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise DecodeError(f"cannot sign: {path}: found a key of another kind, want one for ECDSA or Ed25519")
     return sign_corim(said, key, signer=parsed.value("signer") or "enarx image measure")
-
-
-def _create(path: str, data: bytes) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except FileExistsError as error:
-        raise UsageError(
-            f"cannot write {path}: found one already, want none", hint="remove it first, or name another file"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    with open(fd, "wb") as file:
-        file.write(data)
 
 
 COMMANDS = {

@@ -8,6 +8,7 @@ import os
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import ConfigError, DecodeError, UsageError, VerificationError
+from enarx.user_files import create_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _init(parsed: Parsed) -> int:
     if roots and "snp" not in wanted:
         raise UsageError("cannot write a policy: found --insecure-accept-emulated without snp, want both or neither")
     draft = write_policy(wanted, references=references, origin=origin, insecure_emulated_roots=roots)
-    _create(path, draft.text)
+    create_file(path, draft.text.encode(), hint="remove it first, or name another file")
     ui.note(f"wrote {path}, which accepts {', '.join(wanted)}")
     if draft.missing:
         ui.note(f"fill in before it can be used: {', '.join(draft.missing)}")
@@ -228,19 +229,6 @@ def _examine(parsed: Parsed, name: str) -> tuple[Examined, Ledger, datetime]:
     endorsements = recognised.endorsements + read_paths(parsed.all("endorsements"))
     setting = Setting(at=at, anchors=pinned_anchors())
     return judge_of(recognised.section).examine(recognised.parsed, endorsements, setting, ledger), ledger, at
-
-
-def _create(path: str, text: str) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    except FileExistsError as error:
-        raise UsageError(
-            f"cannot write {path}: found one already, want none", hint="remove it first, or name another file"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def _check(parsed: Parsed) -> int:
