@@ -26,12 +26,12 @@ import sys
 
 import enarx
 from enarx.errors import EnarxError, PlatformError
-from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
 from enarx.host.platform import EmulatedPlatform
-from enarx.host.process_facts import find_marked, open_process, start_ticks
+from enarx.host.process_facts import open_process, start_ticks
 from enarx.host.state import connect_link, listen_link
 
-__all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "MARK", "NilLauncher"]
+__all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "MARK", "NilLauncher", "mark_of"]
 
 KEEP_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(enarx.__file__)), "keep", "__main__.py")
 MAX_OPEN_FILES = 8192
@@ -79,7 +79,7 @@ class NilLauncher:
         self._platform.open()
         # The first word without a dash is the program: by it the emulated platform knows what it measures. Python keeps an
         # -X that it does not know, and the mark is found by `stop_strays` and by whoever reads a list of processes.
-        command = [sys.executable, "-I", "-S", _mark(spec.id)]
+        command = [sys.executable, "-I", "-S", mark_of(spec.id)]
         command += ["-c" + DIE_WITH_PARENT.format(parent=os.getpid())] if self._dies_with_host else []
         command += [self._program, "--backend", self.backend, "--memory", str(spec.memory_bytes)]
         command += ["--package-limit", str(spec.package_bytes), "--log", str(spec.log_bytes)]
@@ -161,19 +161,11 @@ class NilLauncher:
 
     def stop(self, launched: Launched, *, at_once: bool) -> None:
         """Have the process end, or kill it; its workload dies with it."""
-        try:
-            signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL if at_once else signal.SIGTERM)
-        except ProcessLookupError:
-            return  # it has ended
+        stop_process(launched.pidfd, at_once=at_once)
 
     def stop_strays(self, identifier: str) -> None:
         """Kill what was started for a Keep whose pid was never recorded."""
-        for pid in find_marked(_mark(identifier).encode()):
-            ticks = start_ticks(pid)
-            found = None if ticks is None else self.adopt(identifier, pid, ticks)
-            if found is not None:
-                self.stop(found, at_once=True)
-                os.close(found.pidfd)
+        kill_marked(mark_of(identifier))
 
     def explain(self, folder: str) -> EnarxError | None:
         """Return None: a process says why it ended by its status."""
@@ -184,7 +176,8 @@ class NilLauncher:
         return self._platform.report(request, pid=launched.pid, start_ticks=launched.start_ticks)
 
 
-def _mark(identifier: str) -> str:
+def mark_of(identifier: str) -> str:
+    """Return the word by which the process of a Keep is found."""
     return f"{MARK}{identifier}"
 
 

@@ -30,9 +30,9 @@ from dataclasses import dataclass
 
 from enarx import __version__, errors
 from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
-from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
 from enarx.host.launchers.guard import CONSOLE_FILE_FD, ENDING_BYTES, ENDING_FD, PLAN_FD, TPM_FOLDER_FD
-from enarx.host.launchers.nil import MARK
+from enarx.host.launchers.nil import mark_of
 from enarx.host.launchers.qemu import (
     FIRMWARE_FD,
     INITRAMFS_FD,
@@ -46,7 +46,7 @@ from enarx.host.launchers.qemu import (
 )
 from enarx.host.launchers.swtpm import copy_state, open_seed, swtpm_command
 from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine
-from enarx.host.process_facts import children_of, find_marked, open_process, start_ticks
+from enarx.host.process_facts import children_of, open_process, start_ticks
 from enarx.host.state import connect_link, listen_link
 from enarx.image.measure import launch_cmdline
 from enarx.wire.machine import OVERHEAD_BYTES, READY_LINE
@@ -309,7 +309,7 @@ class VmLauncher:
         return frozenset(sorted(load, key=lambda cpu: load[cpu])[:count])
 
     def _spawn(self, identifier: str, files: dict[int, int]) -> int:
-        command = [sys.executable, "-I", "-S", _mark(identifier), GUARD_PROGRAM]
+        command = [sys.executable, "-I", "-S", mark_of(identifier), GUARD_PROGRAM]
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, files[CONSOLE_FILE_FD], 1),
@@ -368,21 +368,11 @@ class VmLauncher:
 
     def stop(self, launched: Launched, *, at_once: bool) -> None:
         """Have the guard end the machine, or kill it, and the kernel the machine with it."""
-        try:
-            signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL if at_once else signal.SIGTERM)
-        except ProcessLookupError:
-            return  # it has ended
+        stop_process(launched.pidfd, at_once=at_once)
 
     def stop_strays(self, identifier: str) -> None:
         """Kill the guard of a Keep whose pid was never recorded."""
-        for pid in find_marked(_mark(identifier).encode()):
-            ticks = start_ticks(pid)
-            pidfd = None if ticks is None else open_process(pid, ticks)
-            if pidfd is not None:
-                try:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                finally:
-                    os.close(pidfd)
+        kill_marked(mark_of(identifier))
 
     def explain(self, folder: str) -> EnarxError | None:
         """Say why a Keep ended, where that was an error; see `Launcher.explain`."""
@@ -432,7 +422,3 @@ def _groups(*devices: str) -> list[int]:
             continue  # then it cannot be needed
     # Root's group owns what nobody gave away.
     return sorted(found - {0})
-
-
-def _mark(identifier: str) -> str:
-    return f"{MARK}{identifier}"
