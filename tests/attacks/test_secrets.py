@@ -202,6 +202,7 @@ def test_control_a_keep_and_its_workload_process_dump_what_they_know(tmp_path, g
         pytest.skip(f"cores are not written where a process works: {pattern}")
     canaries, cores, _, has_dumped = aborted(tmp_path, guest("echo"), "no-hardening")
     assert has_dumped
-    # A Keep forgets no more than it must, and neither does a workload process: each of the two knows all of it.
+    # Both hold these while the workload runs. The bytes of the module were let go when it was compiled, and whether their memory
+    # has been used again since is chance.
     known = [{name for name, canary in canaries.items() if canary.encode() in core} for core in cores]
-    assert known == [set(canaries), set(canaries)]
+    assert all(known_to_one >= {"argument", "environment", "stdin"} for known_to_one in known), known

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from enarx.runtime.component.clock import Clock
     from enarx.runtime.workload import Workload
 
 __all__ = ["run_component"]
@@ -90,8 +91,8 @@ def run_component(
     component = _pooled(component, artefact_path, fuel=workload.limits.fuel is not None)
     linker = Linker(component, find_interface)
 
-    def make_keep() -> Keep:
-        return Keep(component.engine, workload, network=network, account=account)
+    def make_keep(clock: Clock) -> Keep:
+        return Keep(component.engine, workload, network=network, clock=clock, account=account)
 
     return serve(linker, entry, make_keep, workload, network, begin)
 

@@ -60,6 +60,9 @@ _ITEM_INSTANCE, _ITEM_FUNC, _ITEM_RESOURCE, _ITEM_TYPE = 1, 3, 4, 6
 SIZEOF_ITEM = 24
 SIZEOF_COMPONENT_INSTANCE = 16
 SIZEOF_COMPONENT_FUNC = 32
+HOST_REP_WORD = 1
+"""Where a `wasmtime_component_resource_host_t` has its representation: reading it there takes half as long as asking."""
+_MAX_REP = 0xFFFFFFFF
 
 _component_deserialize_file = capi.bind("wasmtime_component_deserialize_file", P, P, S, P)
 _component_type = capi.bind("wasmtime_component_type", P, P)
@@ -77,7 +80,6 @@ _resource_type_new_host = capi.bind("wasmtime_component_resource_type_new_host",
 _resource_host_new = capi.bind(
     "wasmtime_component_resource_host_new", P, BOOL, capi.c_uint32, capi.c_uint32, quick=True
 )
-_resource_host_rep = capi.bind("wasmtime_component_resource_host_rep", capi.c_uint32, P, quick=True)
 _resource_host_delete = capi.bind("wasmtime_component_resource_host_delete", None, P, quick=True)
 _resource_any_to_host = capi.bind("wasmtime_component_resource_any_to_host", P, P, P, P, quick=True)
 _resource_host_to_any = capi.bind("wasmtime_component_resource_host_to_any", P, P, P, P, quick=True)
@@ -93,7 +95,6 @@ _get_export_index = capi.bind("wasmtime_component_get_export_index", P, P, P, S,
 _instance_get_func = capi.bind("wasmtime_component_instance_get_func", BOOL, P, P, P, P, quick=True)
 _export_index_delete = capi.bind("wasmtime_component_export_index_delete", None, P)
 _func_call = capi.bind("wasmtime_component_func_call", P, P, P, P, N, P, N)
-_func_post_return = capi.bind("wasmtime_component_func_post_return", P, P, P)
 _val_delete = capi.bind("wasmtime_component_val_delete", None, P, quick=True)
 _error_new = capi.bind("wasmtime_error_new", P, S)
 _context_get_fuel = capi.bind("wasmtime_context_get_fuel", P, P, P)
@@ -126,6 +127,7 @@ class Trapped(Exception):  # noqa: N818  # the engine's word
 # --- Declarations ----------------------------------------------------------------------------------------------------
 
 _kinds: list[Kind] = []
+_KEPT_HOSTS = 64
 
 
 class Kind:
@@ -135,11 +137,15 @@ class Kind:
         name: for messages: `wasi:io/streams.input-stream`.
     """
 
-    __slots__ = ("index", "name", "type_pointer")
+    __slots__ = ("hosts", "index", "name", "type_pointer")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.index = len(_kinds)
+        # What the engine calls a host resource is a number and a type in a box, and giving the box to a store does not use
+        # it up. Every Keep begins with the number 1, so the boxes of the first few serve them all, as long as the process
+        # lives.
+        self.hosts: list[int] = [0] * _KEPT_HOSTS
         self.type_pointer: int = _resource_type_new_host(self.index)
         _kinds.append(self)
 
@@ -200,11 +206,12 @@ class Interface:
 class Own(Codec):
     """A resource that changes hands: as an argument it leaves the Keep's table, as a result it enters it."""
 
-    __slots__ = ("index", "kind")
+    __slots__ = ("hosts", "index", "kind")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.index = kind.index
+        self.hosts = kind.hosts
 
     def decode(self, keep: Keep, at: int) -> Any:
         resource = keep.tables[self.index].pop(keep.lift(at), None)
@@ -213,7 +220,27 @@ class Own(Codec):
         return resource
 
     def encode(self, keep: Keep, at: int, value: Any) -> None:
-        keep.lower(at, keep.insert(self.kind, value), self.index)
+        """Write a resource that the guest will own.
+
+        Raises:
+            Trap: the guest has more handles than the engine allows.
+        """
+        rep = keep.next_rep
+        # The pointer to the handle is the word after the value's kind.
+        if rep < _KEPT_HOSTS:
+            keep.next_rep = rep + 1
+            keep.tables[self.index][rep] = value
+            host = self.hosts[rep]
+            if not host:
+                host = self.hosts[rep] = _resource_host_new(True, rep, self.index)
+            error = _resource_host_to_any(keep.context, host, at + 1 << 3)
+        else:
+            host = _resource_host_new(True, keep.insert(self.kind, value), self.index)
+            error = _resource_host_to_any(keep.context, host, at + 1 << 3)
+            _resource_host_delete(host)
+        if error:
+            raise Trap(capi.take_error(error))
+        WORDS[at] = RESOURCE
 
 
 class Borrow(Codec):
@@ -236,10 +263,14 @@ class Borrow(Codec):
 
 _keeps: dict[int, Keep] = {}
 
-# What the engine calls a host resource is a number and a type in a box, and giving the box to a store does not use it up.
-# Every Keep begins with the number 1, so the boxes of the first few serve them all, as long as the process lives.
-_hosts: dict[int, int] = {}
-_KEPT_HOSTS = 64
+# Addresses of words in which the engine puts what a Keep asks it for. They serve one Keep after another and are never freed.
+_slots: list[int] = []
+_slot_buffers: list[Any] = []
+
+
+def _new_slot() -> int:
+    _slot_buffers.append(capi.buffer(8))
+    return capi.address(_slot_buffers[-1])
 
 
 class Keep:
@@ -255,14 +286,12 @@ class Keep:
 
     __slots__ = (
         "_network",
-        "_next_rep",
         "_slot",
-        "_slot_at",
-        "_slot_word",
         "_store",
         "account",
         "clock",
         "context",
+        "next_rep",
         "state",
         "stopped_by",
         "tables",
@@ -286,10 +315,8 @@ class Keep:
         self.stopped_by: BaseException | None = None
         # By kind: a component that lies about a resource's type finds nothing under another's number.
         self.tables: defaultdict[int, dict[int, Any]] = defaultdict(dict)
-        self._next_rep = 1
-        self._slot = capi.buffer(8)
-        self._slot_at = capi.address(self._slot)
-        self._slot_word = self._slot_at >> 3
+        self.next_rep = 1
+        self._slot = _slots.pop() if _slots else _new_slot()
         self._store: int = capi.store_new(engine, None, None)
         self.context: int = capi.store_context(self._store)
         limits = workload.limits
@@ -318,6 +345,7 @@ class Keep:
                     _drop(table.popitem()[1])
         finally:
             capi.store_delete(self._store)
+            _slots.append(self._slot)
 
     def insert(self, kind: Kind, resource: Any) -> int:
         """Put a resource into the table and return its representation.
@@ -325,12 +353,12 @@ class Keep:
         How many there can be is bounded by the engine, which gives a store some ten thousand handles and then traps.
         """
         table = self.tables[kind.index]
-        rep = self._next_rep
+        rep = self.next_rep
         while rep in table:
-            rep = rep + 1 & 0xFFFFFFFF
+            rep = rep + 1 if rep < _MAX_REP else _KEPT_HOSTS
         table[rep] = resource
-        # Numbers are not used again until all are used up, so that a stale one finds nothing.
-        self._next_rep = rep + 1 & 0xFFFFFFFF
+        # Numbers are not used again until all are used up, so that a stale one finds nothing; the first ones never are.
+        self.next_rep = rep + 1 if rep < _MAX_REP else _KEPT_HOSTS
         return rep
 
     def lift(self, at: int) -> int:
@@ -344,34 +372,14 @@ class Keep:
         if words[at] & 0xFF != RESOURCE:
             raise ForeignTypeError(f"found a value of kind {words[at] & 0xFF}, want a resource")
         # For a borrowed handle this also ends the loan, so that there is nothing to give back after the call.
-        error = _resource_any_to_host(self.context, words[at + 1], self._slot_at)
+        slot = self._slot
+        error = _resource_any_to_host(self.context, words[at + 1], slot)
         if error:
             raise Trap(capi.take_error(error))
-        host = words[self._slot_word]
-        rep: int = _resource_host_rep(host)
+        host = words[slot >> 3]
+        rep = words[(host >> 3) + HOST_REP_WORD] & _MAX_REP
         _resource_host_delete(host)
         return rep
-
-    def lower(self, at: int, rep: int, type_id: int) -> None:
-        """Write a resource that the guest will own at a word index.
-
-        Raises:
-            Trap: the guest has more handles than the engine allows.
-        """
-        key = rep << 32 | type_id
-        host = _hosts.get(key)
-        if host is None:
-            host = _resource_host_new(True, rep, type_id)
-            if rep < _KEPT_HOSTS:
-                _hosts[key] = host
-        error = _resource_host_to_any(self.context, host, self._slot_at)
-        if rep >= _KEPT_HOSTS:
-            _resource_host_delete(host)
-        if error:
-            raise Trap(capi.take_error(error))
-        words = WORDS
-        words[at + 1] = words[self._slot_word]
-        words[at] = RESOURCE
 
     def stop(self, error: BaseException, label: str) -> int:
         """Keep what a host function raised, and return what makes the engine stop the guest."""
@@ -399,8 +407,8 @@ class Keep:
             raise stopped_by
         limits = self.workload.limits
         if limits.fuel is not None:
-            capi.require(_context_get_fuel(self.context, self._slot_at))
-            if WORDS[self._slot_word] == 0:
+            capi.require(_context_get_fuel(self.context, self._slot))
+            if WORDS[self._slot >> 3] == 0:
                 raise KeepError(
                     f"workload stopped: fuel: found more than {limits.fuel} units, want at most {limits.fuel}",
                     hint="raise --fuel, or limits.fuel in Enarx.toml",
@@ -796,9 +804,6 @@ class ExportedFunction:
             if error:
                 keep.raise_outcome(error)
             value = None if result is None else result.decode(keep, at)
-            error = _func_post_return(func_at, context)
-            if error:
-                keep.raise_outcome(error)
         finally:
             for item in range(first, at + WORDS_PER_VAL * result_count, WORDS_PER_VAL):
                 _val_delete(item << 3)

@@ -4,7 +4,7 @@
 Rules of this file:
 
 - An incoming body is read from its connection only when the guest asks for more, so a guest that is slow slows the peer.
-- An outgoing body is held until there is a reason to send: 64 KiB, its end, or a flush where nobody else would send
+- An outgoing body is held until there is a reason to send: 64 KiB, or its end or a flush where nobody else would send
   soon. One that ends before anything was sent leaves in one piece with its head, and with a content-length.
 - Requests and responses differ only in what is passed in: who encodes the head, and which error code says "size".
 
@@ -274,6 +274,9 @@ class Outlet:
         size_error: the case of error-code for a body of another size than declared.
         gate_fd: becomes readable when `attach` can be called, or -1.
         opener: is called to see whether it can.
+
+    Attributes:
+        is_lazy: whether somebody will call `urge` soon, so that neither a flush nor the end has to send.
     """
 
     __slots__ = (
@@ -436,7 +439,7 @@ class Outlet:
             head, self._chunked = encode_head(length)
             self.started = True
             parts = [self._wire, head]
-        elif not self._chunks and not self.is_finished:
+        elif not self._chunks and not (self.is_finished and self._chunked):
             self._drain()
             return
         else:
@@ -450,7 +453,8 @@ class Outlet:
             self._chunked = False
             parts.append(encode_trailers(self.trailers))
         self._wire = b"".join(parts)
-        self._drain()
+        if not (self.is_lazy and self.is_finished):
+            self._drain()
 
     def _drain(self) -> None:
         transport = self._transport

@@ -13,6 +13,10 @@ What holds this file together is that hand-over. It has one rule: `_lock` guards
 a connection belongs to one thread: to the one in its request, else to the leader. The epoll is the leader's; a
 connection leaves it together with the lead.
 
+An answer that is whole waits until the leader has been through what the sockets were ready for, because each one that
+is sent wakes a client, which would take the processor from the next request. It waits for `_HELD_AT_ONCE` others at
+most, and for nobody who loses the lead.
+
 Source: RFC 9110, RFC 9112; WIT package wasi:http@0.2.12.
 """
 
@@ -72,6 +76,7 @@ LOG_INTERVAL_S = 1.0
 _RECEIVE_BYTES = 1 << 16
 _ACCEPTS_AT_ONCE = 64
 _EVENTS_AT_ONCE = 64
+_HELD_AT_ONCE = 16
 _GC_THRESHOLD = 50_000
 
 # What a connection is waiting for.
@@ -247,7 +252,7 @@ class Service:
     Args:
         linker: of the component.
         handler: full name of the exported interface.
-        make_keep: makes the Keep of one request.
+        make_keep: makes the Keep of one request, whose clock it is given.
         workload: whose `listen` entries are served.
         network: makes their sockets.
         listeners: the sockets, where they are open already; else `start` opens them.
@@ -258,7 +263,7 @@ class Service:
         self,
         linker: Linker,
         handler: str,
-        make_keep: Callable[[], Keep],
+        make_keep: Callable[[Clock], Keep],
         workload: Workload,
         network: Network,
         *,
@@ -286,6 +291,7 @@ class Service:
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._returned: deque[_Connection] = deque()
+        self._held: deque[_Connection] = deque()
         self._connections: dict[int, _Connection] = {}
         self._listeners: dict[int, tuple[socket.socket, ServerTls | None]] = {}
         self._is_accepting = True
@@ -357,6 +363,7 @@ class Service:
             was_closed, self._is_closed = self._is_closed, True
         if was_closed:
             return
+        self._urge_held()
         for fd, (sock, _) in self._listeners.items():
             if self._is_accepting:
                 self._epoll.unregister(fd)
@@ -406,6 +413,7 @@ class Service:
                 self._depose(thread)
         if connection.outlet is not None:
             connection.outlet.urge()
+        self._urge_held()
 
     def _keep_watch(self) -> None:
         """Be the sentry: look twice, and depose a leader that is still in the same request."""
@@ -423,8 +431,10 @@ class Service:
                 rest = now_in is None and seen is None
                 seen = now_in
                 self._sentry_rests = rest
-            if late is not None and late.outlet is not None:
-                late.outlet.urge()
+            if late is not None:
+                if late.outlet is not None:
+                    late.outlet.urge()
+                self._urge_held()
             if rest:
                 self._sentry_turn.acquire()
 
@@ -450,12 +460,20 @@ class Service:
 
     def _lead(self, thread: _Thread) -> None:
         """Wait for sockets once and do what they are ready for, as long as the lead stays here."""
+        if self._held:
+            # Of a leader that was deposed.
+            self._send_held(thread, time.monotonic())
+            return
         timeout_s = 1.0 if self._connections else -1
         events = self._epoll.poll(timeout_s if self._left_at is None else LEAVE_S, _EVENTS_AT_ONCE)
         now = time.monotonic()
         if self._left_at is not None and now - self._left_at >= LEAVE_S:
             self._accept_again(is_accepting=True)
         for fd, _ in events:
+            if len(self._held) >= _HELD_AT_ONCE:
+                self._send_held(thread, now)
+                if self._leader is not thread:
+                    return
             connection = self._connections.get(fd)
             if connection is not None:
                 self._go_on(thread, connection, now)
@@ -465,9 +483,26 @@ class Service:
                 self._take_back(thread, now)
             if self._leader is not thread:
                 return
-        if now >= self._next_sweep:
+        self._send_held(thread, now)
+        if self._leader is thread and now >= self._next_sweep:
             self._next_sweep = now + 1
             self._sweep(now)
+
+    def _send_held(self, thread: _Thread, now: float) -> None:
+        """Send the answers that wait, and go on with their connections."""
+        while self._held and self._leader is thread:
+            self._urge_held()
+            # Requests that had come with the answered ones may leave answers for another turn.
+            for _ in range(len(self._held)):
+                self._settle(thread, self._held.popleft(), now)
+                if self._leader is not thread:
+                    return
+
+    def _urge_held(self) -> None:
+        for connection in tuple(self._held):
+            outlet = connection.outlet
+            if outlet is not None:
+                outlet.urge()
 
     def _take_back(self, thread: _Thread, now: float) -> None:
         """Take the connections whose requests ended in other threads."""
@@ -612,6 +647,9 @@ class Service:
                         return
                     connection.state = _FLUSH
                     connection.deadline = now + WRITE_S
+                    if outlet.is_lazy:
+                        self._held.append(connection)
+                        return
                     transport = connection.transport
                     self._expect(
                         connection, select.EPOLLOUT if transport is None or transport.is_concurrent else transport.wants
@@ -732,8 +770,7 @@ class Service:
 
     def _call(self, connection: _Connection, message: Message, exchange: _Exchange) -> str | None:
         """Call the guest; return what went wrong."""
-        keep = self._make_keep()
-        keep.clock = self._clock
+        keep = self._make_keep(self._clock)
         try:
             try:
                 handle = self._linker.instantiate(keep).function(self._handler, "handle", _HANDLE_PARAMS)
@@ -790,7 +827,7 @@ def open_listeners(workload: Workload, network: Network) -> list[Listening]:
 def serve(
     linker: Linker,
     handler: str,
-    make_keep: Callable[[], Keep],
+    make_keep: Callable[[Clock], Keep],
     workload: Workload,
     network: Network,
     begin: Callable[[], None],
@@ -800,7 +837,7 @@ def serve(
     Args:
         linker: of the component.
         handler: full name of the exported incoming-handler.
-        make_keep: makes the Keep of one request.
+        make_keep: makes the Keep of one request, whose clock it is given.
         workload: whose `listen` entries are served.
         network: makes their sockets.
         begin: is called before the first of the workload's code runs, in the process that was started.

@@ -358,9 +358,17 @@ class OutputStream:
         Raises:
             Err: closed, or failed.
         """
+        self.await_room(clock)
+        self.flush()
+
+    def await_room(self, clock: Clock) -> None:
+        """Wait until `write` takes something.
+
+        Raises:
+            Err: closed, or failed.
+        """
         while not self.check_write():
             block(clock, _StreamPollable(self))
-        self.flush()
 
     def drop(self) -> None:
         """Offer what was accepted once more, and let go."""
@@ -453,7 +461,7 @@ def _write(_keep: Keep, stream: OutputStream, data: bytes) -> None:
 def _blocking_write_and_flush(keep: Keep, stream: OutputStream, data: bytes) -> None:
     if len(data) > BLOCKING_WRITE_BYTES:
         raise Trap(f"found {len(data)} bytes, want at most {BLOCKING_WRITE_BYTES}")
-    stream.blocking_flush(keep.clock)
+    stream.await_room(keep.clock)
     stream.write(data)
     stream.blocking_flush(keep.clock)
 

@@ -477,13 +477,24 @@ def test_too_many_resources_trap(runner, bench):
 
 def test_numbers_of_resources_are_not_used_again_and_wrap_around(bench, engine):
     keep = Keep(engine, make_workload())
-    keep._next_rep = 2**32 - 2
+    keep.next_rep = 2**32 - 2
     reps = [keep.insert(bench.kind, Thing(index)) for index in range(4)]
     assert len(set(reps)) == 4
     assert max(reps) < 2**32
-    keep._next_rep = reps[0]
+    # What is given without a look whether it is taken, is given once.
+    assert min(reps) >= binding._KEPT_HOSTS
+    keep.next_rep = reps[0]
     assert keep.insert(bench.kind, Thing(9)) not in reps
     keep.close()
+
+
+def test_a_representation_is_where_it_is_read(bench):
+    ask = capi.bind("wasmtime_component_resource_host_rep", capi.c_uint32, capi.P)
+    for owned, rep in ((True, 0xDEADBEEF), (False, 1), (True, 0xFFFFFFFF), (True, 0)):
+        host = binding._resource_host_new(owned, rep, bench.kind.index)
+        assert host % 8 == 0
+        assert values.WORDS[host // 8 + binding.HOST_REP_WORD] & 0xFFFFFFFF == ask(host) == rep
+        binding._resource_host_delete(host)
 
 
 # --- Limits ----------------------------------------------------------------------------------------------------------

@@ -131,8 +131,37 @@ def test_what_ends_before_anything_was_sent_leaves_in_one_piece(pair):
     with pytest.raises(BlockingIOError):
         theirs.recv(100)
     outlet.finish([])
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
+    assert not outlet.is_sent
+    outlet.urge()
     assert theirs.recv(100) == b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
     assert outlet.is_sent
+
+
+def test_an_end_that_nobody_else_sends_is_sent_at_once(pair):
+    ours, theirs = pair
+    outlet = open_outlet(ours)
+    BodyWriter(outlet).write(b"hello")
+    outlet.finish([])
+    assert theirs.recv(100) == b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+    assert outlet.is_sent
+
+
+def test_chunks_and_trailers_that_wait_are_sent_once(pair):
+    ours, theirs = pair
+    outlet = open_outlet(ours, is_lazy=True)
+    writer = BodyWriter(outlet)
+    writer.write(b"a")
+    outlet.push()
+    assert theirs.recv(100).endswith(b"\r\n1\r\na\r\n")
+    writer.write(b"b")
+    outlet.finish([(b"t", b"u")])
+    outlet.urge()
+    outlet.urge()
+    assert theirs.recv(100) == b"1\r\nb\r\n0\r\nt: u\r\n\r\n"
+    with pytest.raises(BlockingIOError):
+        theirs.recv(100)
 
 
 def test_what_is_flushed_is_sent_unless_somebody_else_does(pair):

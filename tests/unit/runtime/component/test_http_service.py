@@ -42,7 +42,7 @@ class Served:
         self.service = Service(
             linker,
             "wasi:http/incoming-handler@0.2.0",
-            lambda: Keep(runner.engine, self.workload, network=network, account=account),
+            lambda clock: Keep(runner.engine, self.workload, network=network, clock=clock, account=account),
             self.workload,
             network,
         )
@@ -195,6 +195,74 @@ def test_more_slow_requests_than_threads_wait_their_turn(served, monkeypatch):
             sock.sendall(b"cd")
         for sock in slow:
             assert receive_echo(stack.enter_context(sock.makefile("rb"))) == b"abcd"
+
+
+class Gathering:
+    """An epoll that answers when as many sockets are ready as are wanted, the oldest first; then as ever, until it is told again.
+
+    On a busy machine the service hands over the lead in the middle of a turn, and the next leader finds fewer that are ready.
+    """
+
+    def __init__(self, epoll):
+        self._epoll = epoll
+        self.wanted = 1
+
+    def __getattr__(self, name):
+        return getattr(self._epoll, name)
+
+    def poll(self, timeout_s, most):
+        while True:
+            events = self._epoll.poll(timeout_s, most)
+            if not events or len(events) >= self.wanted:
+                self.wanted = 1
+                return sorted(events)
+
+
+@pytest.fixture
+def gathered(served, monkeypatch):
+    """Open connections to a service, and say together with them how to let it be told of several requests at once."""
+    epoll_type = http_service.select.epoll
+    made = []
+    monkeypatch.setattr(http_service.select, "epoll", lambda: made.append(Gathering(epoll_type())) or made[-1])
+    with contextlib.ExitStack() as stack:
+
+        def open_connections(name, count):
+            service = served(name)
+            monkeypatch.undo()
+            socks = [stack.enter_context(service.connect()) for _ in range(count)]
+            files = [stack.enter_context(sock.makefile("rb")) for sock in socks]
+            for sock, file in zip(socks, files, strict=True):
+                sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+                assert receive_response(file)[0] == 200
+            (epoll,) = made
+            return socks, files, epoll
+
+        yield open_connections
+        for epoll in made:
+            epoll.wanted = 1
+
+
+def test_answers_that_wait_for_each_other_all_leave(gathered):
+    count = 2 * http_service._HELD_AT_ONCE + 3
+    socks, files, epoll = gathered("http_hello", count)
+    for _ in range(3):
+        epoll.wanted = count
+        for sock in socks:
+            sock.sendall(2 * GET)
+        for file in files:
+            assert [receive_response(file)[2] for _ in range(2)] == [HELLO, HELLO]
+
+
+def test_an_answer_does_not_wait_for_a_slow_request(gathered, monkeypatch):
+    (quick, slow), (file, slow_file), epoll = gathered("http_echo_body", 2)
+    # Nobody is there to take the lead.
+    monkeypatch.setattr(http_service, "MAX_THREADS", 1)
+    epoll.wanted = 2
+    quick.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+    slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+    assert receive_echo(file) == b"ok"
+    slow.sendall(b"cd")
+    assert receive_echo(slow_file) == b"abcd"
 
 
 def test_a_trap_is_the_request_s_and_not_the_service_s(served, capfd):
