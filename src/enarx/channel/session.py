@@ -27,7 +27,7 @@ from enarx.wire.session import (
     TenantMessage,
     decode_keep_message_untrusted,
     decode_tenant_message_untrusted,
-    encode_message,
+    encode_pieces,
 )
 
 __all__ = ["HANDSHAKE_TIMEOUT_S", "ByteStream", "Session"]
@@ -54,17 +54,13 @@ class ByteStream(Protocol):
 
 
 class Session:
-    """One end of a session whose TLS is established. `handshake` makes it, `close` ends it.
-
-    Attributes:
-        received: the body of the last message that `receive` returned, as it came.
-    """
+    """One end of a session whose TLS is established. `handshake` makes it, `close` ends it."""
 
     def __init__(self, stream: ByteStream, tls: TlsEnd, role: str) -> None:
         self._stream = stream
         self._tls = tls
         self._role = role
-        self._decode: Callable[[bytes], Message] = (
+        self._decode: Callable[[memoryview], Message] = (
             decode_keep_message_untrusted if role == "tenant" else decode_tenant_message_untrusted
         )
         # What was received, how much of it was taken as messages, what came since, and how much completes the next message.
@@ -75,7 +71,7 @@ class Session:
         self._sending = asyncio.Lock()
         self._error: str | None = None
         self._is_closed = False
-        self.received = b""
+        self._received = memoryview(b"")
 
     @classmethod
     async def handshake(
@@ -145,13 +141,15 @@ class Session:
         Raises:
             TransportError: the session is over, or they were not taken within the time.
         """
-        bodies = [encode_message(message) for message in messages]
+        pieces: list[bytes] = []
+        for message in messages:
+            body = encode_pieces(message)
+            pieces.append(sum(map(len, body)).to_bytes(_LENGTH_BYTES, "big"))
+            pieces += body
         try:
             async with asyncio.timeout(timeout_s), self._sending:
                 self._require_open()
-                self._tls.write(
-                    b"".join(part for body in bodies for part in (len(body).to_bytes(_LENGTH_BYTES, "big"), body))
-                )
+                self._tls.write(b"".join(pieces))
                 await self._flush()
         except TimeoutError as error:
             raise TransportError(f"session: found a message not taken, want it taken within {timeout_s:g} s") from error
@@ -175,8 +173,13 @@ class Session:
                         await self._fill()
             except TimeoutError as error:
                 raise TransportError(f"session: found no message, want one within {timeout_s:g} s") from error
-        self.received = body
+        self._received = body
         return self._decode(body)
+
+    @property
+    def received(self) -> bytes:
+        """Return the body of the last message that `receive` returned, as it came."""
+        return bytes(self._received)
 
     @property
     def ended(self) -> bool:
@@ -262,7 +265,7 @@ class Session:
             self._taken = 0
             self._more.clear()
 
-    def _take_body(self) -> bytes | None:
+    def _take_body(self) -> memoryview | None:
         """Take the next message off the input, or return None where it is not complete."""
         if self._more:
             return None
@@ -278,7 +281,7 @@ class Session:
         if self._missing > 0:
             return None
         self._taken = start + length
-        return self._input[start : self._taken]
+        return memoryview(self._input)[start : self._taken]
 
     def _require_open(self) -> None:
         if self._error is not None:

@@ -26,7 +26,7 @@ import cbor2
 
 from enarx.errors import DecodeError
 
-__all__ = ["MAX_DEPTH", "MAX_ITEMS", "Tagged", "decode_untrusted", "encode", "read_tag_untrusted"]
+__all__ = ["MAX_DEPTH", "MAX_ITEMS", "Tagged", "decode_untrusted", "encode", "encode_head", "read_tag_untrusted"]
 
 MAX_DEPTH = 16
 MAX_ITEMS = 1 << 16
@@ -152,27 +152,27 @@ def encode(value: Any) -> bytes:
     """
     kind = type(value)
     if kind is bytes:
-        return _head(2, len(value)) + bytes(value)
+        return encode_head(2, len(value)) + bytes(value)
     if kind is str:
         text = value.encode()
-        return _head(3, len(text)) + bytes(text)
+        return encode_head(3, len(text)) + bytes(text)
     if kind is bool:
         return b"\xf5" if value else b"\xf4"
     if value is None:
         return b"\xf6"
     if isinstance(value, int):
-        return _head(0, int(value)) if value >= 0 else _head(1, -1 - int(value))
+        return encode_head(0, int(value)) if value >= 0 else encode_head(1, -1 - int(value))
     if kind is Tagged:
-        return _head(6, value.tag) + encode(value.value)
+        return encode_head(6, value.tag) + encode(value.value)
     if kind in {list, tuple}:
-        return _head(4, len(value)) + b"".join(encode(item) for item in value)
+        return encode_head(4, len(value)) + b"".join(encode(item) for item in value)
     if isinstance(value, Mapping):
         pairs = sorted((encode(key), encode(item)) for key, item in value.items())
-        return _head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
+        return encode_head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
     raise TypeError(f"found {kind.__name__}, want a plain value")
 
 
-def _head(major: int, argument: int) -> bytes:
+def encode_head(major: int, argument: int) -> bytes:
     """Return a head in its shortest form."""
     if argument < 24:
         return bytes((major << 5 | argument,))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from enarx.crypto.cbor import encode
+from enarx.crypto.cbor import encode, encode_head
 from enarx.wire.fields import (
     Fields,
     bytes_of,
@@ -58,6 +58,7 @@ __all__ = [
     "decode_keep_message_untrusted",
     "decode_tenant_message_untrusted",
     "encode_message",
+    "encode_pieces",
     "exit_failure_value",
     "read_exit_failure",
     "without_evidence",
@@ -301,7 +302,18 @@ KeepMessage: TypeAlias = Offer | Attachment | Receipt | Window | Output | Stats 
 
 def encode_message(message: TenantMessage | KeepMessage) -> bytes:
     """Return a message in CBOR, without the length that goes before it."""
-    return encode(_value_of(message))
+    return b"".join(encode_pieces(message))
+
+
+def encode_pieces(message: TenantMessage | KeepMessage) -> tuple[bytes, ...]:
+    """Return a message in CBOR as pieces that follow one another; the bytes of stdin and output are one of them, not copied."""
+    value = _value_of(message)
+    data = value.pop("data", None)
+    rest = encode(value)
+    if data is None:
+        return (rest,)
+    # A map of few members says in its first byte how many, and `data` is the first of them.
+    return bytes([rest[0] + 1]) + _BULK + encode_head(2, len(data)), data, rest[1:]
 
 
 def without_evidence(message: Offer | Attachment | Receipt) -> bytes:
@@ -311,7 +323,7 @@ def without_evidence(message: Offer | Attachment | Receipt) -> bytes:
     return encode(value)
 
 
-def decode_tenant_message_untrusted(data: bytes) -> TenantMessage:
+def decode_tenant_message_untrusted(data: bytes | memoryview) -> TenantMessage:
     """Decode what a Keep received.
 
     Raises:
@@ -320,7 +332,7 @@ def decode_tenant_message_untrusted(data: bytes) -> TenantMessage:
     return _decode_message(data, _TENANT)  # type: ignore[no-any-return]
 
 
-def decode_keep_message_untrusted(data: bytes) -> KeepMessage:
+def decode_keep_message_untrusted(data: bytes | memoryview) -> KeepMessage:
     """Decode what a tenant received.
 
     Raises:
@@ -392,10 +404,10 @@ def _limits_value(limits: Limits) -> dict[str, int]:
     }
 
 
-def _decode_message(data: bytes, readers: Mapping[str, Callable[[str, Fields], Any]]) -> Any:
+def _decode_message(data: bytes | memoryview, readers: Mapping[str, Callable[[str, Fields], Any]]) -> Any:
     value = _decode_bulk(data) if data[1:6] == _BULK else None
     if value is None:
-        value = decode_canonical(data, MAX_MESSAGE_BYTES, "the message")
+        value = decode_canonical(bytes(data), MAX_MESSAGE_BYTES, "the message")
     kind = value.get("type") if type(value) is dict else None
     if type(kind) is not str or kind not in readers:
         raise refusal("message.type", repr(kind)[:40], f"one of {', '.join(readers)}")
@@ -406,7 +418,7 @@ def _decode_message(data: bytes, readers: Mapping[str, Callable[[str, Fields], A
     return message
 
 
-def _decode_bulk(data: bytes) -> dict[str, Any] | None:
+def _decode_bulk(data: bytes | memoryview) -> dict[str, Any] | None:
     """Decode stdin and output, of which `data` is the first member, without sending the bytes through the general decoder twice.
 
     Returns:
@@ -421,7 +433,7 @@ def _decode_bulk(data: bytes) -> dict[str, Any] | None:
     if length < (24 if size == 1 else 1 << 4 * size) or end > len(data) or not 0xA2 <= data[0] <= 0xA3:
         return None
     rest = decode_canonical(bytes([data[0] - 1]) + data[end:], _MAX_REST_BYTES, "the message")
-    return None if "data" in rest else {"data": data[start:end], **rest}
+    return None if "data" in rest else {"data": bytes(data[start:end]), **rest}
 
 
 def _image(value: Any, where: str) -> Image:
