@@ -32,7 +32,7 @@ from enarx.wire.session import (
 
 __all__ = ["HANDSHAKE_TIMEOUT_S", "ByteStream", "Session"]
 
-HANDSHAKE_TIMEOUT_S = 10.0
+HANDSHAKE_TIMEOUT_S = 30.0
 # For the last words of a session that ends, which nobody may be there to take.
 _CLOSE_TIMEOUT_S = 1.0
 _LENGTH_BYTES = 4
@@ -70,6 +70,8 @@ class Session:
         self._missing = 0
         self._sending = asyncio.Lock()
         self._error: str | None = None
+        # Of a stream that takes nothing more; what the peer said before can still be received.
+        self._send_error: str | None = None
         self._is_closed = False
         self._received = memoryview(b"")
 
@@ -149,6 +151,8 @@ class Session:
         try:
             async with asyncio.timeout(timeout_s), self._sending:
                 self._require_open()
+                if self._send_error is not None:
+                    raise TransportError(self._send_error)
                 self._tls.write(b"".join(pieces))
                 await self._flush()
         except TimeoutError as error:
@@ -176,6 +180,20 @@ class Session:
         self._received = body
         return self._decode(body)
 
+    async def hear_out(self, timeout_s: float) -> Message | None:
+        """Return what the peer said before it ended the session, after it could not be told something.
+
+        Args:
+            timeout_s: for the whole message.
+
+        Returns:
+            the next message, or None where there is none or what came is none.
+        """
+        try:
+            return await self.receive(timeout_s)
+        except (TransportError, VerificationError, DecodeError):
+            return None
+
     @property
     def received(self) -> bytes:
         """Return the body of the last message that `receive` returned, as it came."""
@@ -198,7 +216,7 @@ class Session:
         self._is_closed = True
         try:
             self._tls.close()
-            if self._error is None:
+            if self._error is None and self._send_error is None:
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S), self._sending:
                     await self._flush()
         except (TransportError, TimeoutError):
@@ -236,10 +254,11 @@ class Session:
         """Send what TLS has to say; the caller has the lock."""
         try:
             await self._send_output()
-        except BaseException as error:
-            self._error = (
-                "found a call cancelled while it sent" if not isinstance(error, TransportError) else str(error)
-            )
+        except TransportError as error:
+            self._send_error = str(error)
+            raise
+        except BaseException:
+            self._error = "found a call cancelled while it sent"
             raise
 
     async def _fill(self) -> None:

@@ -339,8 +339,15 @@ def raise_failure(failure: Failure) -> NoReturn:
 
 async def _challenge(session: Session) -> tuple[Transcript, TenantMessage | KeepMessage]:
     challenge = Challenge(nonce=secrets.token_bytes(32), media_types=MEDIA_TYPES)
-    await session.send(challenge, timeout_s=SEND_S)
-    message = await session.receive(OFFER_TIMEOUT_S)
+    message: TenantMessage | KeepMessage | None
+    try:
+        await session.send(challenge, timeout_s=SEND_S)
+        message = await session.receive(OFFER_TIMEOUT_S)
+    except TransportError:
+        # Why it has ended the session says more than that it has.
+        message = await session.hear_out(FAREWELL_S)
+        if message is None:
+            raise
     if isinstance(message, Failure):
         raise TransportError(
             f"cannot attest the Keep: found a failure, want evidence: {clean(message.message, 4096)}",

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from enarx.channel.hpke import seal
 from enarx.channel.transcript import configuration_digest, spki_hash
-from enarx.deploy.attesting import SEND_S, Attested, Judge, Judged, judge_receipt, raise_failure, refuse
-from enarx.errors import DecodeError, EnarxError, UsageError, VerificationError
+from enarx.deploy.attesting import FAREWELL_S, SEND_S, Attested, Judge, Judged, judge_receipt, raise_failure, refuse
+from enarx.errors import DecodeError, EnarxError, TransportError, UsageError, VerificationError
 from enarx.wire.release import MAIN, Configuration, Identity, Release, decode_identity_untrusted, encode_release
 from enarx.wire.session import Failure, Provision, Receipt
 
@@ -103,7 +103,14 @@ async def provision(
         salt=salt,
     )
     sealed = seal(attested.offer.hpke_key, encode_release(release), attested.judged.report_data)
-    await session.send(Provision(sealed), timeout_s=SEND_S)
+    try:
+        await session.send(Provision(sealed), timeout_s=SEND_S)
+    except TransportError:
+        # A Keep that waits no longer says so before it goes.
+        said = await session.hear_out(FAREWELL_S)
+        if isinstance(said, Failure):
+            raise_failure(said)
+        raise
     receipt = await _receive(session, host, keep_id, blobs)
     expected = Identity(
         package=package.digest,

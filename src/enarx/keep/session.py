@@ -63,7 +63,7 @@ __all__ = [
     "send_offer",
 ]
 
-CHALLENGE_S = 10.0
+CHALLENGE_S = 30.0
 PROVISION_S = 120.0
 ATTACH_S = 120.0
 SEND_S = 30.0

@@ -17,7 +17,7 @@ from enarx.channel.tls import TlsEnd
 from enarx.channel.transcript import Transcript
 from enarx.crypto.x509 import make_self_signed
 from enarx.errors import DecodeError, TransportError, UsageError
-from enarx.wire.session import Challenge, Detach, Output, Stats, Stdin, encode_message
+from enarx.wire.session import Challenge, Detach, Failure, Output, Stats, Stdin, encode_message
 from tests.loops import run
 
 TENANT = make_self_signed(at=datetime(2026, 1, 1, tzinfo=UTC))
@@ -66,6 +66,22 @@ def test_a_message_that_nobody_takes_has_its_time():
                 await both.tenant.send(*[Stdin(bytes(65536))] * 256, timeout_s=0.5)
             with pytest.raises(TransportError):
                 await both.tenant.send(Detach())
+
+    run(test)
+
+
+def test_what_the_peer_said_before_it_went_can_still_be_heard():
+    async def test():
+        async with Sessions() as both:
+            await both.keep.send(Failure(107, "too late"))
+            await both.keep.close()
+            with pytest.raises(TransportError):
+                # More than the stream's credit.
+                await both.tenant.send(*[Stdin(bytes(65536))] * 256, timeout_s=5)
+            with pytest.raises(TransportError):
+                await both.tenant.send(Detach())
+            assert await both.tenant.hear_out(5) == Failure(107, "too late")
+            assert await both.tenant.hear_out(5) is None
 
     run(test)
 

@@ -19,7 +19,7 @@ from enarx.deploy.sealing import seal_blobs
 from enarx.errors import AppraisalError, DecodeError, KeepError, TransportError, UsageError, VerificationError
 from enarx.rats import Verdict
 from enarx.wire.receipt_file import decode_receipt_untrusted, encode_receipt
-from enarx.wire.session import Failure, Provision, Refuse
+from enarx.wire.session import Challenge, Failure, Provision, Refuse
 from tests.tenants import AT, MEASUREMENT, FakeHost, FakeKeep, make_credential, make_pipes
 
 
@@ -151,6 +151,35 @@ def test_the_words_of_a_keep_that_fails_are_shown_without_control_characters(pla
     assert str(error).endswith("want evidence: no\N{REPLACEMENT CHARACTER}[2J room")
 
 
+def only_heard(session, *kinds):
+    """Let a session send nothing of some kinds, as one does that the Keep has ended, and receive what came before."""
+    send = session.send
+
+    async def gone(message, **how):
+        if isinstance(message, kinds):
+            raise TransportError("session: found it closed, want it open")
+        await send(message, **how)
+
+    session.send = gone
+    return session
+
+
+def test_a_keep_that_went_before_the_challenge_is_heard_out(platform, policy):
+    async def fail(each):
+        await each.session.send(Failure(107, "found no message, want one within 30 s"))
+
+    with pytest.raises(TransportError, match="found a failure, want evidence: found no message, want one within 30 s"):
+        together(fail, lambda session: attest(only_heard(session, Challenge), judge_of(policy)), FakeKeep(platform))
+
+
+def test_a_keep_that_went_before_the_challenge_without_a_word_is_closed(platform, policy):
+    async def leave(each):
+        await each.session.close()
+
+    with pytest.raises(TransportError, match="found it closed, want it open"):
+        together(leave, lambda session: attest(only_heard(session, Challenge), judge_of(policy)), FakeKeep(platform))
+
+
 def test_evidence_that_is_none_is_told_so(platform, policy):
     keep = FakeKeep(platform)
     refused(lambda each: each.offer(lambda offer: offer._replace(evidence=b"x")), keep, policy, DecodeError)
@@ -207,6 +236,26 @@ def test_refuses_a_keep_that_runs_something_else(platform, policy, package, memb
     with pytest.raises(VerificationError, match=rf"identity\.{member}"):
         together(steps, provisioning(policy, package, FakeHost()), keep)
     assert keep.received == [Refuse("verification")]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "match"),
+    [
+        (Failure(107, "found no message, want one within 120 s"), TransportError, "the Keep says: found no message"),
+        (None, TransportError, "found it closed, want it open"),
+    ],
+    ids=["with a word", "without"],
+)
+def test_a_keep_that_waits_no_longer_for_a_package_is_heard_out(platform, policy, package, said, kind, match):
+    async def steps(each):
+        await each.offer()
+        if said is not None:
+            await each.session.send(said)
+        await each.session.close()
+
+    go_on = provisioning(policy, package, FakeHost())
+    with pytest.raises(kind, match=match):
+        together(steps, lambda session: go_on(only_heard(session, Provision)), FakeKeep(platform))
 
 
 def test_refuses_a_package_that_the_keep_has_no_room_for_before_it_is_released(platform, policy, package):
