@@ -32,6 +32,7 @@ test: dev ## the default test suite, on every Python found
 .PHONY: test-slow
 test-slow: dev slow-tools ## tests that need other languages' compilers, services, machines or minutes
 	tools/build-test-image
+	tools/build-test-image --arch aarch64
 	$(BIN)/python -m pytest -n auto --timeout 900 -m slow
 
 .PHONY: soak

@@ -197,7 +197,7 @@ def tool(argv: Sequence[str], *, limit_s: float) -> str:
 def resident_kb(pid: int) -> dict[str, float]:
     """Return the resident and the proportional set of a process and its descendants, in kB."""
     total = {"Rss": 0.0, "Pss": 0.0}
-    for member in _tree(pid):
+    for member in descendants(pid):
         with open(f"/proc/{member}/smaps_rollup", encoding="ascii") as rollup:
             for line in rollup:
                 name, _, rest = line.partition(":")
@@ -216,7 +216,7 @@ def cpu_s(pid: int) -> float:
 def cpu_s_of_all(pid: int) -> float:
     """Return the processor time of a process and its descendants, of those that ended and were waited for too, in seconds."""
     total = 0.0
-    for member in _tree(pid):
+    for member in descendants(pid):
         with open(f"/proc/{member}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
         total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
@@ -232,8 +232,9 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def _tree(pid: int) -> list[int]:
-    return [pid, *(member for child in _children(pid) for member in _tree(child))]
+def descendants(pid: int) -> list[int]:
+    """Return a process and all that it has started, and they, that still run."""
+    return [pid, *(member for child in _children(pid) for member in descendants(child))]
 
 
 def _children(pid: int) -> list[int]:

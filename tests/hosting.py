@@ -120,12 +120,23 @@ def end_keeps(state):
             os.kill(pid, signal.SIGKILL)
 
 
-def request(url, method="GET", path="/v1/keeps", *, token=None, body=None, headers=None, content=None, **client):
+def request(
+    url,
+    method="GET",
+    path="/v1/keeps",
+    *,
+    token=None,
+    body=None,
+    headers=None,
+    content=None,
+    timeout_s=WAIT_S,
+    **client,
+):
     """Make one request; return status, headers and the body, as JSON where it is. The status is one that is documented."""
     import httpx2
 
     headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-    with httpx2.Client(base_url=url, trust_env=False, timeout=WAIT_S, **client) as asking:
+    with httpx2.Client(base_url=url, trust_env=False, timeout=timeout_s, **client) as asking:
         answer = asking.request(method, path, json=body, headers=headers, content=content)
     for known, pattern, statuses in _documented():
         assert known != method or not pattern.fullmatch(path) or answer.status_code in statuses, (method, path, answer)

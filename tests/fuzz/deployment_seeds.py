@@ -571,7 +571,9 @@ def host_answers() -> list[bytes]:
     one = [200, {"content-type": "application/json"}, json.dumps(keep).encode()]
     refused = [429, {}, b'{"error":{"class":"UsageError","message":"too many","hint":null}}']
     raw = b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    parts = {"firmware": "ab" * 48, "kernel": "01" * 32, "initramfs": "02" * 32, "cmdline": "03" * 32}
     answers = (
+        [5, [[200, {}, json.dumps(parts).encode()]]],
         [0, [[201, *one[1:]]]],
         [1, [[200, {}, json.dumps({"keeps": [keep, keep | {"ports": []}]}).encode()]]],
         [2, [one]],

@@ -976,12 +976,14 @@ def _host_client() -> Callable[[bytes], object]:
                 return await client.show_keep("k")
             if which == 3:
                 return await client.delete_keep("k")
-            return await client.upload("k", blob)
+            if which == 4:
+                return await client.upload("k", blob)
+            return await client.show_parts("k")
 
     def call(data: bytes) -> object:
         which, answers = _unpack(data, 2)
         with patch("enarx.deploy.host_client._FIRST_PAUSE_S", 0):
-            found = _run(ask(_number_of(which, 0xFF) % 5, [_http(answer) for answer in _list_of(answers)]))
+            found = _run(ask(_number_of(which, 0xFF) % 6, [_http(answer) for answer in _list_of(answers)]))
         _require(repr(found).isprintable(), "not printable")
         return found
 
@@ -1108,7 +1110,7 @@ _TABLE_OF_TARGETS = (
     make_target("keep process", "host.platform", "package_of_process", seed.keep_processes, _change_process, _is_packed(2), 30, make=_process, errors=("PlatformError",), max_bytes=1000),
     make_target("tenants file", "host.tenants", "decode_tenants", seed.tenants_files, by_lines(_TENANT_VALUES), _is_toml, 8, make=_tenants, entries=("recognise_untrusted", "is_operator_untrusted"), errors=("ConfigError",), max_bytes=3000),
     make_target("host request", "host.api", "make_app", seed.host_requests, _change_request, _is_packed(4), 5, make=_host_api, entries=("create", "blob", "session", "answer"), errors=(), max_bytes=3000),
-    make_target("host answer", "deploy.host_client", "_ask", seed.host_answers, _PACKED, _is_packed(2), 5, make=_host_client, entries=("_keep", "list_keeps", "upload", "_append", "_offset_of"), errors=_SAID_BY_HOSTS, max_bytes=3000),
+    make_target("host answer", "deploy.host_client", "_ask", seed.host_answers, _PACKED, _is_packed(2), 5, make=_host_client, entries=("_keep", "list_keeps", "upload", "_append", "_offset_of", "show_parts"), errors=_SAID_BY_HOSTS, max_bytes=3000),
     make_target("deployment folder", "deploy.folder", "load_credential", seed.deployment_files, _change_file, lambda data: data[:1] in {b"k", b"p", b"r"}, 8, make=_folder, entries=("load_offset", "load_receipt"), errors=_FILED, max_bytes=70_000),
     make_target("receipt", "wire.receipt_file", "decode_receipt_untrusted", seed.receipts, _JSON, _is_receipt, 8, max_bytes=40_000),
     make_target("receipt judged again", "deploy.receipt", "rejudge", seed.receipts, _JSON, _is_receipt, 1, make=_judged, more=("cli.attest_receipt",), entries=("attested_facts", "_text", "_document"), errors=("DecodeError", "ConfigError", "VerificationError"), max_bytes=40_000),

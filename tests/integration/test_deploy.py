@@ -77,8 +77,8 @@ def waiting(tmp_path_factory):
     return module
 
 
-def detached(host, *arguments):
-    ended = host.deploy("--detach", *arguments)
+def detached(host, *arguments, **how):
+    ended = host.deploy("--detach", *arguments, **how)
     assert ended.status == 0, ended.stderr
     return ended.stdout.decode().strip()
 

@@ -83,7 +83,8 @@ def stranger(tmp_path_factory):
 def published(host, *arguments, name="listen", says=b""):
     """Run a workload while the block does, and give its port once it said something; an interrupt ends it."""
     with host.start(*arguments) as started:
-        port = int(started.until_stderr(rb"port (\d+) is %s\n" % name.encode())[1])
+        # A machine may take minutes to start where others have much to do.
+        port = int(started.until_stderr(rb"port (\d+) is %s\n" % name.encode(), 300.0)[1])
         # Compiling what is large takes minutes on a busy machine.
         started.until_stdout(says, 300.0)
         yield port

@@ -128,6 +128,23 @@ def test_the_end_of_a_keep_is_seen_at_once(host):
     assert status == 410
 
 
+def test_why_a_keep_ended_is_told_and_remembered_by_the_next_host(state):
+    with HostProcess(state) as host:
+        killed, stopped = (create(host.url)[2]["id"] for _ in range(2))
+        request(host.url, "DELETE", f"/v1/keeps/{stopped}")
+        (pid,) = keep_pids(state)
+        os.kill(pid, signal.SIGKILL)
+        host.wait_for(f"keep-ended keep={killed}")
+        told = {keep["id"]: keep["reason"] for keep in request(host.url)[2]["keeps"]}
+        page = request(host.url, path="/")[2].decode()
+    message = "the Keep ended: its process: found it killed by signal 9, want it to run"
+    assert told == {killed: {"class": "KeepError", "message": message, "hint": None}, stopped: None}
+    assert page.count(message) == 1
+    with HostProcess(state) as host:
+        assert {keep["id"]: keep["reason"] for keep in request(host.url)[2]["keeps"]} == told
+        assert request(host.url, "HEAD", f"/v1/keeps/{killed}/blobs/{'0' * 64}")[0] == 410
+
+
 def test_a_keep_that_ends_as_it_starts_is_an_error(host):
     status, kind, message = told(create(host.url, memory=111 << 20))
     assert (status, kind) == (410, "KeepError")
@@ -209,6 +226,13 @@ def test_headers_have_a_limit(host):
     assert request(host.url, path="/healthz")[0] == 200
 
 
+def test_a_process_has_no_parts_of_a_machine(host):
+    keep = create(host.url)[2]["id"]
+    answer = request(host.url, path=f"/v1/keeps/{keep}/parts")
+    assert told(answer)[:2] == (503, "PlatformError")
+    assert "found a process, want a machine" in str(answer[2])
+
+
 # --- Who may
 
 
@@ -218,14 +242,14 @@ def test_strangers_are_refused_everywhere(tmp_path, state):
         digest = "0" * 64
         for token in (None, "", "wrong", TOKEN + "x", TOKEN[:-1]):
             assert told(create(host.url, token=token))[:2] == (401, "UsageError")
-            for method, path in (("GET", ""), ("GET", f"/{keep}"), ("DELETE", f"/{keep}")):
+            for method, path in (("GET", ""), ("GET", f"/{keep}"), ("GET", f"/{keep}/parts"), ("DELETE", f"/{keep}")):
                 assert request(host.url, method, "/v1/keeps" + path, token=token)[0] == 401
             assert request(host.url, "PATCH", f"/v1/keeps/{keep}/blobs/{digest}", token=token)[0] == 401
             with pytest.raises(InvalidStatus) as refused:
                 tell(host.url, keep, {"do": "echo"}, token=token)
             assert refused.value.response.status_code == 401
         # Another tenant's Keep is one that is not there.
-        for method, path in (("GET", ""), ("DELETE", ""), ("HEAD", f"/blobs/{digest}")):
+        for method, path in (("GET", ""), ("GET", "/parts"), ("DELETE", ""), ("HEAD", f"/blobs/{digest}")):
             assert request(host.url, method, f"/v1/keeps/{keep}{path}", token=OTHER)[0] == 404
         with pytest.raises(InvalidStatus) as refused:
             tell(host.url, keep, {"do": "echo"}, token=OTHER)

@@ -95,6 +95,15 @@ def test_only_the_interpreter_and_its_loader_can_be_started(entries):
     assert programs == {"init", "usr/bin/python3.11", ARCHITECTURES[ARCH].loader}
 
 
+def test_what_is_compiled_beside_a_module_changes_no_byte_of_it(tools):
+    sources = [
+        (f"/usr/lib/{name}.py", f'def {name}(self): return "{name}", self.data, ("a", 1)'.encode()) for name in "abc"
+    ]
+    together = tools.compile(sources)
+    assert tools.compile(sources[::-1]) == together[::-1]
+    assert [tools.compile([source])[0] for source in sources] == together
+
+
 def test_has_no_shell_no_network_program_and_no_source(entries):
     names = {Path(entry.path).name for entry in entries}
     assert names.isdisjoint({"sh", "bash", "busybox", "ip", "mount", "modprobe", "libssl.so.3", "ssl.pyc", "_ssl"})

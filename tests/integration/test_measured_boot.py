@@ -92,12 +92,23 @@ def parts(tmp_path_factory):
     }
 
 
-def boot(folder: Path, parts) -> tuple[dict[int, bytes], bytes]:
-    """Start the machine and return its PCRs and its firmware's log."""
-    for name in ("firmware", "kernel", "initramfs"):
-        (folder / name).write_bytes(parts[name])
+def machine_words(folder: Path, parts, *more: str, memory_bytes: int = MEMORY_BYTES) -> list[str]:
+    """Return the command line of the machine, whose files are in a folder."""
+    return [
+        find("qemu-system-x86_64"), "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot",
+        "-accel", "tcg", "-cpu", "EPYC-v3", "-smp", "1", "-m", f"{memory_bytes >> 20}M",
+        "-bios", f"{folder}/firmware", "-kernel", f"{folder}/kernel", "-initrd", f"{folder}/initramfs",
+        "-append", parts["cmdline"], "-serial", f"file:{folder}/console",
+        "-chardev", f"socket,id=tpm,path={folder}/tpm.sock", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
+        "-device", "tpm-crb,tpmdev=tpm0", *more,
+    ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def virtual_tpm(folder: Path):
+    """Run a TPM while the block runs, at the socket that the machine's command line names."""
     state = folder / "tpm"
-    state.mkdir()
+    state.mkdir(exist_ok=True)
     tpm = subprocess.Popen([
         find("swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={state}",
         "--ctrl", f"type=unixio,path={folder}/tpm.sock", "--flags", "not-need-init,startup-clear", "--terminate",
@@ -107,19 +118,24 @@ def boot(folder: Path, parts) -> tuple[dict[int, bytes], bytes]:
         while not (folder / "tpm.sock").exists():
             assert time.monotonic() < until, "swtpm did not start"
             time.sleep(0.05)
-        command = [
-            find("qemu-system-x86_64"), "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot",
-            "-accel", "tcg", "-cpu", "EPYC-v3", "-smp", "1", "-m", f"{MEMORY_BYTES >> 20}M",
-            "-bios", f"{folder}/firmware", "-kernel", f"{folder}/kernel", "-initrd", f"{folder}/initramfs",
-            "-append", parts["cmdline"], "-serial", f"file:{folder}/console",
-            "-chardev", f"socket,id=tpm,path={folder}/tpm.sock", "-tpmdev", "emulator,id=tpm0,chardev=tpm",
-            "-device", "tpm-crb,tpmdev=tpm0",
-        ]  # fmt: skip
-        subprocess.run(command, check=True, timeout=BOOT_TIMEOUT_S, stdin=subprocess.DEVNULL, capture_output=True)
+        yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             tpm.send_signal(signal.SIGTERM)
         tpm.wait(START_TIMEOUT_S)
+
+
+def write_parts(folder: Path, parts) -> None:
+    for name in ("firmware", "kernel", "initramfs"):
+        (folder / name).write_bytes(parts[name])
+
+
+def boot(folder: Path, parts, *more: str, **options) -> tuple[dict[int, bytes], bytes]:
+    """Start the machine and return its PCRs and its firmware's log."""
+    write_parts(folder, parts)
+    with virtual_tpm(folder):
+        command = machine_words(folder, parts, *more, **options)
+        subprocess.run(command, check=True, timeout=BOOT_TIMEOUT_S, stdin=subprocess.DEVNULL, capture_output=True)
     said = (folder / "console").read_text(errors="replace").replace("\r", "")
     assert "DONE" in said, said[-2000:]
     pcrs = {int(index): bytes.fromhex(value) for index, value in re.findall(r"PCR (\d+) ([0-9a-f]{64})\n", said)}

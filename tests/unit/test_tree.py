@@ -176,7 +176,7 @@ def test_hello_loads_exactly_what_is_listed(tmp_path):
         status, *names = done.stdout.split()
         assert status == "0"
         loaded.append(set(names))
-    assert "wasmtime" in loaded[0]
+    assert "enarx.runtime.compiling" in loaded[0]
     assert loaded[2] == HELLO_MODULES
 
 

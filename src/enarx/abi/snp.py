@@ -19,7 +19,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from uuid import UUID
 
 from enarx.errors import DecodeError
 
@@ -324,7 +323,7 @@ def parse_certificate_table_untrusted(data: bytes) -> tuple[tuple[str, bytes], .
         if len(headers) == MAX_TABLE_ENTRIES:
             raise _bad_table(f"more than {MAX_TABLE_ENTRIES} entries", "less")
         guid, offset, size = _ENTRY.unpack(entry)
-        headers.append((str(UUID(bytes=guid)), offset, size))
+        headers.append((_guid_text(guid), offset, size))
     entries: dict[str, bytes] = {}
     for guid, offset, size in headers:
         if not (position <= offset and size and offset + size <= len(data)):
@@ -337,13 +336,19 @@ def parse_certificate_table_untrusted(data: bytes) -> tuple[tuple[str, bytes], .
     return tuple(entries.items())
 
 
+def _guid_text(guid: bytes) -> str:
+    # The `uuid` module takes longer to load than all of this file.
+    digits = guid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def serialise_certificate_table(entries: Iterable[tuple[str, bytes]]) -> bytes:
     """Return the certificate table with these entries, GUID and content, as the host hands it to a guest."""
     entries = tuple(entries)
     offset = (len(entries) + 1) * _ENTRY.size
     head, body = bytearray(), bytearray()
     for guid, content in entries:
-        head += _ENTRY.pack(UUID(guid).bytes, offset + len(body), len(content))
+        head += _ENTRY.pack(bytes.fromhex(guid.replace("-", "")), offset + len(body), len(content))
         body += content
     return bytes(head + _END + body)
 
@@ -373,7 +378,7 @@ def parse_sev_crate_certificates_untrusted(data: bytes) -> tuple[tuple[str, byte
         if kind > 16:
             raise _bad_table(f"kind {kind}", "at most 16")
         if size == 16:  # No certificate is that small: it is a GUID.
-            guid, size = str(UUID(bytes=reader.take(16))), reader.number(8)
+            guid, size = _guid_text(reader.take(16)), reader.number(8)
         if not size:
             raise _bad_table("an empty entry", "a certificate")
         entries.append((guid, reader.take(size)))

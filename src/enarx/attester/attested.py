@@ -10,6 +10,7 @@ from enarx.errors import DecodeError, PlatformError, UsageError
 from enarx.wire.cmw import CmwRecord, Indicator, encode_cmw_cbor
 
 __all__ = [
+    "AZURE_EVIDENCE",
     "CCA_TOKEN",
     "CERTIFICATE_TABLE",
     "EVENT_LOG",
@@ -42,6 +43,7 @@ SGX_QUOTE = "application/vnd.enarx.sgx-quote"
 CCA_TOKEN = "application/vnd.enarx.cca-token"  # noqa: S105  # Arm's word
 NITRO_DOCUMENT = "application/vnd.enarx.nitro-document"
 TPM_QUOTE = "application/vnd.enarx.tpm-quote+json"
+AZURE_EVIDENCE = "application/vnd.enarx.azure-evidence+json"
 CERTIFICATE_TABLE = "application/vnd.enarx.ghcb-certificate-table"
 EVENT_LOG = "application/vnd.enarx.tcg-event-log"
 

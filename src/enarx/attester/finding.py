@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from enarx.attester.system import LinuxSystem
+from enarx.attester.system import LinuxSystem, exists
 from enarx.errors import PlatformError, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ def _nsm(system: System) -> Attester | None:
     return find_nsm(system)
 
 
+def _azure(system: System) -> Attester | None:
+    from enarx.attester.azure import find_azure
+
+    return find_azure(system)
+
+
 def _tpm(system: System) -> Attester | None:
     from enarx.attester.tpm import find_tpm
 
@@ -50,12 +56,20 @@ def _tpm(system: System) -> Attester | None:
 
 
 _TPM = "/dev/tpmrm0"
+# Where this is not there, neither is the device, and to know that nothing of its driver has to be loaded.
+_FILES = {
+    "/dev/sev-guest": "/dev/sev-guest",
+    "/dev/attestation": "/dev/attestation/attestation_type",
+    "/dev/nsm": "/dev/nsm",
+    "Azure's virtual TPM": _TPM,
+}
 # A TPM last, after an emulated platform too: a confidential VM of a cloud has one beside its TEE, and it is the provider's.
 _SEARCHED: tuple[tuple[str, tuple[str, ...], Callable[[System], Attester | None]], ...] = (
     ("configfs-tsm", ("snp", "tdx", "cca"), _configfs),
     ("/dev/sev-guest", ("snp",), _sev_guest),
     ("/dev/attestation", ("sgx",), _gramine),
     ("/dev/nsm", ("nitro",), _nsm),
+    ("Azure's virtual TPM", ("snp",), _azure),
     (_TPM, ("vm",), _tpm),
 )
 
@@ -93,7 +107,8 @@ def find_attester(
         if backend is not None and backend not in backends:
             continue
         try:
-            found = find(machine)
+            there = device not in _FILES or exists(machine, _FILES[device])
+            found = find(machine) if there else None
         except PlatformError as error:
             # Another device may still answer; if none does, this is what there is to tell.
             problem = problem or error

@@ -9,6 +9,9 @@
 - The register takes SHA-384 digests, and is extended by an event with the digest as data: the TPM hashes it for each bank that
   it has, so that no bank of PCR 15 is left at zero.
 - `_call` owns every command; each answer is read with bounds by `_Answer`. The kernel waits for a TPM minutes at most.
+- NV memory is read where a paravisor keeps its report (`azure`), with the owner's empty password.
+
+What holds it together is the device: `_Tpm` speaks its language, and what is public here opens it once for each question.
 
 Spec: TCG TPM 2.0 Library 1.59, Part 2 and Part 3.
 """
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
 
     from enarx.attester.system import System
 
-__all__ = ["TpmAttester", "TpmRegister", "find_tpm"]
+__all__ = ["DEVICE", "TakenQuote", "TpmAttester", "TpmRegister", "event_logs", "find_tpm", "read_nv", "take_quote"]
 
 DEVICE: Final = "/dev/tpmrm0"
 EVENT_LOG_FILE: Final = "/sys/kernel/security/tpm0/binary_bios_measurements"
@@ -64,6 +67,12 @@ _NO_SESSIONS, _SESSIONS = 0x8001, 0x8002
 _RS_PW, _RH_ENDORSEMENT = 0x40000009, 0x4000000B
 _CREATE_PRIMARY, _PCR_EVENT, _QUOTE = 0x131, 0x13C, 0x158
 _READ_PUBLIC, _PCR_READ = 0x173, 0x17E
+_NV_READ, _NV_READ_PUBLIC = 0x14E, 0x169
+_RH_OWNER = 0x40000001
+# What every TPM gives at once, and what an index of evidence is smaller than.
+_NV_PIECE_BYTES: Final = 512
+_MAX_NV_BYTES: Final = 16 << 10
+_NO_SUCH_INDEX: Final = 0x18B
 _ALG_ECC, _ALG_NULL, _CURVE_P256 = 0x0023, 0x0010, 0x0003
 # fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign.
 _ATTRIBUTES = 0x00050072
@@ -145,7 +154,13 @@ class _Tpm:
         self._system, self._fd = system, fd
 
     def _call(
-        self, command: int, *, handle: int | None = None, parameters: bytes = b"", authorised: bool = False
+        self,
+        command: int,
+        *,
+        handle: int | None = None,
+        index: int | None = None,
+        parameters: bytes = b"",
+        authorised: bool = False,
     ) -> bytes:
         """Run a command, and return the answer's handle, if there is one, and parameters.
 
@@ -154,7 +169,7 @@ class _Tpm:
             OSError: the device does.
             DecodeError: the answer is not well formed.
         """
-        body = b"" if handle is None else struct.pack(">I", handle)
+        body = b"".join(struct.pack(">I", each) for each in (handle, index) if each is not None)
         if authorised:
             body += struct.pack(">I", len(_EMPTY_PASSWORD)) + _EMPTY_PASSWORD
         body += parameters
@@ -220,6 +235,32 @@ class _Tpm:
             hint=f"switch the TPM's {_BANK} bank on in the firmware",
         )
 
+    def read_nv(self, index: int) -> bytes:
+        """Return what is in an index of NV memory that the owner may read."""
+        public = _Answer(_Answer(self._call(_NV_READ_PUBLIC, handle=index)).sized())
+        public.take(4 + 2 + 4)
+        public.sized()
+        size = public.number(2)
+        if size > _MAX_NV_BYTES:
+            raise DecodeError(
+                f"cannot attest: {DEVICE}: NV index {index:#x}: found {size} bytes, want at most {_MAX_NV_BYTES}"
+            )
+        data = b""
+        while len(data) < size:
+            wanted = min(_NV_PIECE_BYTES, size - len(data))
+            parameters = struct.pack(">HH", wanted, len(data))
+            answer = _Answer(
+                self._call(_NV_READ, handle=_RH_OWNER, index=index, parameters=parameters, authorised=True)
+            )
+            answer.number(4)
+            piece = answer.sized()
+            if len(piece) != wanted:
+                raise DecodeError(
+                    f"cannot attest: {DEVICE}: NV index {index:#x}: found {len(piece)} bytes, want {wanted}"
+                )
+            data += piece
+        return data
+
     def extend_by_event(self, index: int, data: bytes) -> dict[str, bytes]:
         """Extend a PCR in each bank by the hash of data; return these hashes by bank."""
         answer = _Answer(self._call(_PCR_EVENT, handle=index, parameters=_sized(data), authorised=True))
@@ -258,6 +299,75 @@ def _explain(error: _CodeError) -> PlatformError:
     )
 
 
+class TakenQuote(NamedTuple):
+    """A quote with what it is over.
+
+    Args:
+        public: TPMT_PUBLIC of the key.
+        message: TPMS_ATTEST.
+        signature: TPMT_SIGNATURE.
+        pcrs: all values of the SHA-256 bank.
+    """
+
+    public: bytes
+    message: bytes
+    signature: bytes
+    pcrs: list[bytes]
+
+
+def take_quote(system: System, report_data: bytes, *, ak_handle: int | None = None) -> TakenQuote:
+    """Have a TPM quote all PCRs over the SHA-256 of report data.
+
+    Args:
+        system: of the machine.
+        report_data: 64 bytes.
+        ak_handle: of the attestation key to use; None makes one.
+
+    Raises:
+        PlatformError: the TPM does not, or PCRs change all the time.
+        DecodeError: an answer is not well formed.
+    """
+    require_report_data(report_data)
+    extra_data = hashlib.sha256(report_data).digest()
+    with _opened(system) as tpm:
+        key = tpm.create_key() if ak_handle is None else tpm.load_key(ak_handle)
+        for _ in range(_QUOTE_ATTEMPTS):
+            values = tpm.read_pcrs(range(MAX_PCR + 1))
+            message, signature = tpm.quote(key, extra_data)
+            attest = _parse(message, signature, extra_data)
+            if attest.pcr_digest == _digest_of(values, signature):
+                return TakenQuote(key.public, message, signature, values)
+    raise PlatformError(
+        f"cannot attest: {DEVICE}: found PCRs that changed during {_QUOTE_ATTEMPTS} quotes, want them left alone",
+        hint="end the program that extends PCRs",
+    )
+
+
+def read_nv(system: System, index: int) -> bytes | None:
+    """Return what is in an index of a TPM's NV memory; None where there is none of that number.
+
+    Raises:
+        PlatformError: the TPM does not let it be read.
+        DecodeError: an answer is not well formed.
+    """
+    with _opened(system) as tpm:
+        try:
+            return tpm.read_nv(index)
+        except _CodeError as error:
+            if error.command == _NV_READ_PUBLIC and error.code == _NO_SUCH_INDEX:
+                return None
+            raise
+
+
+def event_logs(system: System) -> tuple[bytes, ...]:
+    """Return the firmware's log, which explains PCRs to whoever wants them explained; evidence stands without it."""
+    try:
+        log = read_file(system, EVENT_LOG_FILE, MAX_EVIDENCE_BYTES)
+    except OSError:
+        return ()
+    return (make_endorsement(EVENT_LOG, log),) if log else ()
+
+
 class TpmAttester:
     """A TPM, which is worth what whoever runs it is: the host, for a virtual one.
 
@@ -275,28 +385,8 @@ class TpmAttester:
 
     def attest(self, report_data: bytes) -> Attested:
         """Ask for a quote; see `enarx.attester.Attester`."""
-        require_report_data(report_data)
-        extra_data = hashlib.sha256(report_data).digest()
-        with _opened(self._system) as tpm:
-            key = tpm.create_key() if self._ak_handle is None else tpm.load_key(self._ak_handle)
-            for _ in range(_QUOTE_ATTEMPTS):
-                values = tpm.read_pcrs(range(MAX_PCR + 1))
-                message, signature = tpm.quote(key, extra_data)
-                attest = _parse(message, signature, extra_data)
-                if attest.pcr_digest == _digest_of(values, signature):
-                    return Attested(_bundle(key.public, message, signature, values), self._event_log())
-        raise PlatformError(
-            f"cannot attest: {DEVICE}: found PCRs that changed during {_QUOTE_ATTEMPTS} quotes, want them left alone",
-            hint="end the program that extends PCRs",
-        )
-
-    def _event_log(self) -> tuple[bytes, ...]:
-        """Return the firmware's log, which explains PCRs to whoever wants them explained; evidence stands without it."""
-        try:
-            log = read_file(self._system, EVENT_LOG_FILE, MAX_EVIDENCE_BYTES)
-        except OSError:
-            return ()
-        return (make_endorsement(EVENT_LOG, log),) if log else ()
+        taken = take_quote(self._system, report_data, ak_handle=self._ak_handle)
+        return Attested(_bundle(taken), event_logs(self._system))
 
 
 class TpmRegister:
@@ -384,14 +474,14 @@ def _digest_of(values: list[bytes], signature: bytes) -> bytes:
     return hashlib.new(name, b"".join(values)).digest()
 
 
-def _bundle(public: bytes, message: bytes, signature: bytes, values: list[bytes]) -> bytes:
+def _bundle(taken: TakenQuote) -> bytes:
     """Return the evidence as JSON in a CMW, in the shape of trustee's TPM attester, in hex."""
     bundle = {
-        "ak_public": public.hex(),
+        "ak_public": taken.public.hex(),
         "tpm_quote": {
-            "message": message.hex(),
-            "signature": signature.hex(),
-            "pcrs": [value.hex() for value in values],
+            "message": taken.message.hex(),
+            "signature": taken.signature.hex(),
+            "pcrs": [value.hex() for value in taken.pcrs],
         },
     }
     return make_evidence(TPM_QUOTE, json.dumps(bundle, separators=(",", ":")).encode())

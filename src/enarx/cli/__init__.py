@@ -27,6 +27,7 @@ COMMANDS = {
     "image verify": "enarx.cli.image",
     "image measure": "enarx.cli.image_measure",
     "platform info": "enarx.cli.platform",
+    "platform selftest": "enarx.cli.platform_selftest",
     "config init": "enarx.cli.config",
     "cache list": "enarx.cli.cache",
     "cache clear": "enarx.cli.cache",

@@ -9,20 +9,25 @@ from enarx.cli.options import Command, Option, Parsed
 from enarx.cli.run import BACKENDS, fill_standard_descriptors, read_directory, read_overrides
 from enarx.cli.run import COMMANDS as RUN
 from enarx.errors import EnarxError, TransportError, UsageError
+from enarx.host.backends import require_backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from enarx.deploy.attesting import Attested
     from enarx.deploy.deploying import Deployment
-    from enarx.deploy.host_client import HostAddress, HostClient
+    from enarx.deploy.host_client import HostAddress, HostClient, HostKeep
     from enarx.deploy.package import Package
     from enarx.deploy.policy import TenantPolicy
     from enarx.deploy.session import Detached, Ended
 
+_LOST_S = 3.0
+"""For the host to say what became of a Keep whose session broke."""
+
+_LOST_TRIES = 15
 _MAX_STATUS = 99
 _TRAP_STATUS = 134
 _SIGNAL_STATUSES = frozenset({130, 137, 143})
-_MACHINE_OPTIONS = ("image", "vm-evidence")
+_MACHINE_OPTIONS = ("image", "vm-evidence", "machine")
 _WORKLOAD_OPTIONS = ("wasmcfgfile", "env", "dir", "listen", "memory", "timeout", "fuel", "output", "open-files")
 
 
@@ -33,6 +38,7 @@ def _deploy(parsed: Parsed) -> int:
     from enarx.deploy.package import DirectorySource, load_package
 
     fill_standard_descriptors()
+    require_backend(parsed.value("backend") or "auto")
     now()
     package = load_package(
         parsed.operands[0],
@@ -52,7 +58,9 @@ def _deploy(parsed: Parsed) -> int:
         )
     address = None if to is None else parse_address(to)
     if address is not None and _host_options(parsed):
-        raise UsageError("cannot deploy: found --image or --vm-evidence with --to, want neither: that host has its own")
+        raise UsageError(
+            "cannot deploy: found --image, --vm-evidence, --machine or --experimental with --to, want none: that host has its own"
+        )
     try:
         return asyncio.run(_run(parsed, package, address))
     except EnarxError as error:
@@ -84,7 +92,8 @@ async def _run(parsed: Parsed, package: Package, address: HostAddress | None) ->
 
 def _host_options(parsed: Parsed) -> list[str]:
     """Return what the host of this run is told of the machines that it starts."""
-    return [f"--{name}={value}" for name in _MACHINE_OPTIONS if (value := parsed.value(name)) is not None]
+    given = [f"--{name}={value}" for name in _MACHINE_OPTIONS if (value := parsed.value(name)) is not None]
+    return given + (["--experimental"] if parsed.flag("experimental") else [])
 
 
 async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_root: str) -> int:
@@ -96,6 +105,9 @@ async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_r
         return find_policy(parsed.value("policy"), emulated=parsed.flag("insecure-accept-emulated"))
 
     requested = parsed.value("backend") or "auto"
+    machine = parsed.value("machine")
+    if requested == "auto" and machine is not None:
+        requested = machine.partition("=")[0]
     deployment = await deploy_package(
         package,
         host=host,
@@ -131,7 +143,7 @@ async def _converse(deployment: Deployment, package: Package, host: HostClient) 
         with conversation.signals():
             outcome = await conversation.converse(Input(0), output)
     except TransportError as error:
-        raise lost(error, _name(deployment), deployment.keep.id, host) from error
+        raise await lost(error, _name(deployment), deployment.keep.id, host) from error
     finally:
         deployment.folder.store_offset(conversation.offset)
         await output.close()
@@ -145,11 +157,33 @@ def _name(deployment: Deployment) -> str:
     return name_of(deployment.keep.id, emulated=deployment.attested.judged.result.emulated)
 
 
-def lost(error: TransportError, name: str, keep_id: str, host: HostClient) -> TransportError:
-    """Return the error of a session that broke, with the way back."""
+async def lost(error: TransportError, name: str, keep_id: str, host: HostClient) -> TransportError:
+    """Return the error of a session that broke: with what the host says of the Keep's end, or else with the way back."""
+    keep = await _ended_keep(host, keep_id)
+    if keep is not None:
+        reason = keep.reason
+        why = f"; the host says that it is {keep.state}{f': {reason.message}' if reason else ''}"
+        return TransportError(f"lost {name}: {error}{why}", hint=reason.hint if reason else None)
     return TransportError(
         f"lost {name}: {error}", hint=f"it may run on: enarx keep attach {keep_id} --on {host.address.url}"
     )
+
+
+async def _ended_keep(host: HostClient, keep_id: str) -> HostKeep | None:
+    """Return what a host says of a Keep that has ended; None where it has not, or the host does not answer soon."""
+    import asyncio
+
+    try:
+        async with asyncio.timeout(_LOST_S):
+            # A host sees that a link is closed a moment before it sees that the Keep has ended.
+            for _ in range(_LOST_TRIES):
+                keep = await host.show_keep(keep_id)
+                if keep.state in {"ended", "lost"}:
+                    return keep
+                await asyncio.sleep(_LOST_S / _LOST_TRIES)
+    except (EnarxError, TimeoutError):
+        return None
+    return None
 
 
 def show_detached(detached: Detached, name: str, keep_id: str, host: HostClient) -> int:
@@ -238,6 +272,8 @@ COMMANDS = {
             Option("image", "NAME", "without --to: the image of a Keep that is a machine; this version's if not given"),
             Option("vm-evidence", "KIND", "without --to: what a Keep of backend vm attests with; vtpm if not given",
                    choices=("vtpm", "emulated-snp")),
+            Option("experimental", "", "without --to: also offer backends that nobody has seen start a Keep: cca, sgx"),
+            Option("machine", "BACKEND=ADDR:PORT", "without --to: have the Keep on this machine, which runs from an image for clouds"),
             *(option for option in RUN["run"].options if option.name in _WORKLOAD_OPTIONS),
             Option("allow-plaintext", "NAME", "let the host see and change what passes through this socket", repeat=True),
             Option("receipt", "FILE", "also write the receipt there; enarx attest verify judges it again"),

@@ -28,6 +28,7 @@ def _serve(parsed: Parsed) -> int:
 
 def _options(parsed: Parsed) -> HostOptions:
     from enarx.host.fleet import HostLimits
+    from enarx.host.launchers.remote import parse_machine
     from enarx.host.service import HostOptions
     from enarx.host.state import default_state_path
     from enarx.keep.options import MAX_BYTES, MIN_LOG_BYTES
@@ -73,6 +74,7 @@ def _options(parsed: Parsed) -> HostOptions:
         image=parsed.value("image"),
         vm_evidence=parsed.value("vm-evidence") or "vtpm",
         experimental=parsed.flag("experimental"),
+        machines=tuple(map(parse_machine, parsed.all("machine"))),
         parent_fd=None if parsed.value("parent-fd") is None else _number(parsed, "parent-fd", 3, least=3),
     )
 
@@ -142,7 +144,9 @@ COMMANDS = {
             Option("insecure-http", "", "listen beyond this machine without TLS, as behind a proxy that speaks it"),
             Option("max-keeps", "N", "how many Keeps at once; 256 if not given"),
             Option(
-                "max-memory", "SIZE", "memory of all of them together, packages included; this machine's if not given"
+                "max-memory",
+                "SIZE",
+                "memory of all of them together, packages and machines included; this machine's if not given",
             ),
             Option("max-disk", "SIZE", "uploaded blobs of all of them together; 64 GiB if not given"),
             Option("max-package", "SIZE", "largest package; 512 MiB if not given, and half of a Keep's memory"),
@@ -155,7 +159,17 @@ COMMANDS = {
                 "what Keeps of backend vm attest with: a virtual TPM, or this host's emulated platform; vtpm if not given",
                 choices=("vtpm", "emulated-snp"),
             ),
-            Option("experimental", "", "also offer backends that nobody has seen start a Keep: cca"),
+            Option(
+                "experimental",
+                "",
+                "also offer backends that nobody has seen start a Keep, cca and sgx, and emulate other architectures",
+            ),
+            Option(
+                "machine",
+                "BACKEND=ADDR:PORT",
+                "have a Keep of that backend on a machine that runs elsewhere, from an image for clouds; may be repeated",
+                repeat=True,
+            ),
             Option("publish", "ADDR", "address on which workloads' ports are published; the API's if not given"),
             Option("ports", "LOW-HIGH", "which port numbers tenants may ask for; 1024-65535 if not given"),
             Option("no-outbound", "", "connect nowhere for Keeps"),

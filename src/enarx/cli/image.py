@@ -8,6 +8,7 @@ import contextlib
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import ConfigError, UsageError
+from enarx.wire.machine import TCP_LINK_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +28,34 @@ def _build(parsed: Parsed) -> int:
 
     arch = parsed.value("arch") or platform.machine()
     level = _number(parsed.value("level"), DEFAULT_LEVEL)
+    form = parsed.value("format")
+    if form is None and parsed.flag("output"):
+        raise UsageError("cannot build an image: found --output without --format, want both: an image is a folder")
     with _progress() as progress:
         lock = _lock(parsed, arch, progress)
         image = build_image(
-            arch, name=parsed.value("name"), lock=lock, level=level, fresh=parsed.flag("fresh"), progress=progress
+            arch,
+            name=parsed.value("name"),
+            cloud=form is not None,
+            lock=lock,
+            level=level,
+            fresh=parsed.flag("fresh"),
+            progress=progress,
         )
-    _show(parsed, image)
+        path = None if form is None else _export(parsed, image, form, progress)
+    _show(parsed, image, path)
+    if path is not None:
+        ui.note(f"wrote {path}; the Keep on it listens on TCP port {TCP_LINK_PORT}")
     if lock is not None:
         ui.note(f"built with the lock {lock.path}, which is not the one of this release")
     return 0
+
+
+def _export(parsed: Parsed, image: Image, form: str, progress: Progress) -> str:
+    from enarx.image.export import export_image
+
+    progress(f"writing {form}", 0, 0)
+    return export_image(image, form, parsed.value("output"))
 
 
 def _lock(parsed: Parsed, arch: str, progress: Progress) -> Lock | None:
@@ -100,7 +120,9 @@ def _compare(image: Image, lock: Lock | None, progress: Progress) -> None:
     from enarx.image.manifest import differences
 
     level = _number(image.manifest.compression.rpartition("-")[2], 0)
-    made, manifest = make_image(image.arch, lock=lock, level=level, fresh=True, progress=progress)
+    made, manifest = make_image(
+        image.arch, cloud=image.uki is not None, lock=lock, level=level, fresh=True, progress=progress
+    )
     shutil.rmtree(made)
     different = differences(image.manifest, manifest)
     if different:
@@ -111,11 +133,11 @@ def _compare(image: Image, lock: Lock | None, progress: Progress) -> None:
         )
 
 
-def _show(parsed: Parsed, image: Image) -> None:
+def _show(parsed: Parsed, image: Image, disk: str | None = None) -> None:
     if parsed.flag("json"):
         import json
 
-        ui.out(json.dumps(_row(image), indent=2))
+        ui.out(json.dumps(_row(image) | ({} if disk is None else {"disk": disk}), indent=2))
     else:
         ui.out(f"{image.name}  sha256:{image.digest}")
         ui.note(f"image in {image.folder}")
@@ -178,7 +200,14 @@ COMMANDS = {
         ),
         options=(
             Option("arch", "ARCH", "x86_64 or aarch64; otherwise this machine's", choices=("x86_64", "aarch64")),
-            Option("name", "NAME", "what to call it; otherwise keep-VERSION-ARCH"),
+            Option("name", "NAME", "what to call it; otherwise keep-VERSION-ARCH, and -cloud with --format"),
+            Option(
+                "format",
+                "FORMAT",
+                "make an image for clouds, whose Keep listens on TCP, and write a disk that boots it, or the bare file: uki",
+                choices=("raw", "qcow2", "vhd", "uki"),
+            ),
+            Option("output", "FILE", "where that disk is written; otherwise NAME.FORMAT here, of uki NAME.efi"),
             _LOCK,
             _REFRESH,
             Option("level", "N", "of zstd, 1 to 19; below 19 is faster, larger and another image"),
@@ -188,6 +217,7 @@ COMMANDS = {
         examples=(
             ("enarx image build", "this machine's architecture"),
             ("enarx image build --refresh", "with what Debian and the index have today"),
+            ("enarx image build --format vhd --output keep.vhd", "a disk for confidential machines of a cloud"),
         ),
         run=_build,
     ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from enarx.cli import ui
+from enarx.cli.image_shape import UNPROVEN
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import DecodeError, UsageError
 from enarx.user_files import create_file
@@ -116,12 +117,20 @@ def _values(parsed: Parsed, machine: Machine) -> Values:
 
     counts = {count for text in parsed.all("vcpus") for count in _range(text)}
     sizes = [parse_size(text, name="--memory") for text in parsed.all("memory")]
-    return reference_values(
+    values = reference_values(
         machine,
         vcpus=sorted(counts) or DEFAULT_VCPUS,
         vcpu_types=parsed.all("vcpu-type") or DEFAULT_VCPU_TYPES,
         memory_sizes=sizes or OLD_QEMU_MEMORIES,
     )
+    qemu = parsed.value("qemu")
+    if qemu is not None:
+        from enarx.cli.image_shape import DEFAULT_PHYSICAL_BITS, td_rtmr0
+
+        bits = parsed.value("physical-bits") or str(DEFAULT_PHYSICAL_BITS)
+        rtmr0 = td_rtmr0(machine, qemu, sizes, int(bits) if bits.isascii() and bits.isdigit() and len(bits) < 4 else 0)
+        values["tdx"] = {"rtmr0": rtmr0} | values["tdx"]
+    return values
 
 
 def _range(text: str) -> range:
@@ -157,7 +166,10 @@ def _document(machine: Machine, values: Values) -> dict[str, object]:
         "image": machine.name,
         "command_line": machine.cmdline,
         "reference_values": values,
-        "not_computed": {f"{tee}.{key}": why for tee, (key, why) in _NOT_COMPUTED.items() if tee in values},
+        "not_computed": {
+            f"{tee}.{key}": why for tee, (key, why) in _NOT_COMPUTED.items() if tee in values and key not in values[tee]
+        },
+        "unproven": {"tdx.rtmr0": UNPROVEN} if "rtmr0" in values.get("tdx", {}) else {},
     }
 
 
@@ -167,7 +179,9 @@ def _toml(machine: Machine, values: Values) -> str:
     lines = [f"# Reference values of {machine.name}; a policy has more keys: enarx policy init"]
     for tee, keys in values.items():
         lines += ["", f"[{tee}]", *(f"{key} = {toml_of(said)}" for key, said in keys.items())]
-        if tee in _NOT_COMPUTED:
+        if "rtmr0" in keys:
+            lines.append(f"# rtmr0 is {UNPROVEN}")
+        elif tee in _NOT_COMPUTED:
             key, why = _NOT_COMPUTED[tee]
             lines.append(f"# {key} is not computed: {why}")
     return "\n".join(lines)
@@ -183,7 +197,9 @@ def _text(machine: Machine, values: Values) -> str:
                 what = "older QEMU, by memory" if key == "pcr4" else "other machines"
                 lines.append(f"  {'':<16} and {len(said) - 1} more ({what}): --json, --toml")
         key, why = _NOT_COMPUTED.get(tee, ("", ""))
-        if key:
+        if "rtmr0" in keys:
+            lines.append(f"  {'':<16} rtmr0 is {UNPROVEN}")
+        elif key:
             lines.append(f"  {key:<16} not computed: {why}")
     return "\n".join(lines)
 
@@ -223,7 +239,11 @@ COMMANDS = {
             Option("cmdline", "TEXT", "and this command line, without what a backend adds"),
             Option("firmware", "ROLE=FILE", "and this firmware for vm, snp or tdx; may be repeated", repeat=True),
             Option("firmware-version", "TEXT", "what the firmware for vm measures as its version, if it is not found"),
-            Option("uki", "FILE", "measure a unified kernel image that is started from a disk: PCRs 0, 4, 7 and 11"),
+            Option(
+                "uki",
+                "FILE",
+                "measure a unified kernel image that is started from a disk: PCRs 0, 4, 7, 9 and 11 to 13",
+            ),
             Option("by-kernel-option", "", "that unified kernel image is started by QEMU's -kernel"),
             Option("vcpus", "N", "processors of SNP machines, 1 or 1-4; may be repeated", repeat=True),
             Option(
@@ -235,6 +255,8 @@ COMMANDS = {
                 "memory of machines under QEMU before 10.0; all that launchers give if not given",
                 repeat=True,
             ),
+            Option("qemu", "PROGRAM", "ask this QEMU for the shape of TDs, of each --memory, and say RTMR0 too"),
+            Option("physical-bits", "N", "the width of addresses on their host, for RTMR0; 46 if not given"),
             Option("json", "", "one JSON document, which policy init --from-image reads"),
             Option("toml", "", "as a policy has them"),
             Option("corim", "FILE", "write them as CoRIM, which policy init --corim reads if it is signed"),

@@ -128,6 +128,12 @@ def _lines(keep: HostKeep, facts: AttestedFacts | None, when: str) -> list[str]:
         name_of(keep.id, emulated=facts is not None and facts.emulated),
         f"  host says  {keep.state}, backend {keep.backend}, {keep.memory_bytes} bytes of memory, {ports}, created {keep.created}",
     ]
+    if keep.reason is not None:
+        lines.append(f"  host says  why it ended: {keep.reason.message}")
+    if keep.vtpm_key_sha256 is not None:
+        lines.append(
+            f"  host says  its virtual TPM's key is sha256:{keep.vtpm_key_sha256} (insecure_vtpm_aks of a policy)"
+        )
     if facts is None:
         return [*lines, "  attested   nothing: it was not deployed from here"]
     emulated = "EMULATED " if facts.emulated else ""
@@ -154,6 +160,10 @@ def _document(keep: HostKeep, facts: AttestedFacts | None) -> dict[str, dict[str
         "memory-bytes": keep.memory_bytes,
         "ports": [{"name": port.name, "port": port.port} for port in keep.ports],
     }
+    if keep.vtpm_key_sha256 is not None:
+        said["vtpm-key-sha256"] = keep.vtpm_key_sha256
+    if keep.reason is not None:
+        said["reason"] = {"class": keep.reason.kind, "message": keep.reason.message, "hint": keep.reason.hint}
     if facts is None:
         return {"host-says": said, "attested": {}}
     return {
@@ -220,7 +230,7 @@ async def _attach(parsed: Parsed, host: HostClient) -> int:
         with conversation.signals():
             outcome = await conversation.converse(Input(0), output)
     except TransportError as error:
-        raise lost(error, name, keep_id, host) from error
+        raise await lost(error, name, keep_id, host) from error
     finally:
         folder.store_offset(conversation.offset)
         await output.close()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from enarx.host.probes import BackendReport, Datum, PlatformReport
 
-__all__ = ["COMMANDS", "format_json", "format_text", "run_info"]
+__all__ = ["COMMANDS", "datum_document", "datum_lines", "format_json", "format_text", "run_info"]
 
 _MARKS: dict[bool | None, str] = {True: "\N{HEAVY CHECK MARK}", False: "\N{BALLOT X}", None: "?"}
 _ASCII_MARKS: dict[bool | None, str] = {True: "+", False: "-", None: "?"}
@@ -65,7 +65,7 @@ def format_json(report: PlatformReport) -> str:
                 "configured": backend.configured,
                 "usable": backend.usable,
                 "why": backend.why,
-                "data": [_datum_document(datum) for datum in backend.data],
+                "data": [datum_document(datum) for datum in backend.data],
             }
             for backend in report.backends
         ],
@@ -90,6 +90,11 @@ def format_text(report: PlatformReport, *, marks: dict[bool | None, str] | None 
     return "\n".join(lines) + "\n"
 
 
+def datum_lines(datum: Datum) -> Iterator[str]:
+    """Yield the lines of an answer and of those that it is made of, for a report without colour."""
+    return _datum_lines(datum, _MARKS, set(), indent="")
+
+
 def _verdict(backend: BackendReport) -> str:
     if backend.usable:
         return "usable"
@@ -109,13 +114,14 @@ def _datum_lines(datum: Datum, marks: dict[bool | None, str], advised: set[str],
         yield from _datum_lines(inner, marks, advised, indent=indent + "  ")
 
 
-def _datum_document(datum: Datum) -> dict[str, Any]:
+def datum_document(datum: Datum) -> dict[str, Any]:
+    """Return an answer and those that it is made of, as values that JSON has."""
     return {
         "name": datum.name,
         "pass": datum.passed,
         "info": datum.info,
         "fix": datum.fix,
-        "data": [_datum_document(inner) for inner in datum.data],
+        "data": [datum_document(inner) for inner in datum.data],
     }
 
 

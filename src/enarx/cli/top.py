@@ -36,12 +36,12 @@ def overview(group: str = "") -> str:
         "",
         "commands:",
     ]
-    lines += [f"  {name:<16}{load(name).summary}" for name in COMMANDS if name.startswith(group)]
+    lines += [f"  {name:<19}{load(name).summary}" for name in COMMANDS if name.startswith(group)]
     lines += [
         "",
         "options:",
-        "  --version       show the version",
-        "  --help          show this help; after a command, the command's",
+        "  --version          show the version",
+        "  --help             show this help; after a command, the command's",
         "",
         "example:",
         "  enarx run hello.wasm",

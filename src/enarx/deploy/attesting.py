@@ -23,7 +23,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
-from enarx.attester.attested import CCA_TOKEN, NITRO_DOCUMENT, SGX_QUOTE, SNP_REPORT, TDX_QUOTE, TPM_QUOTE
+from enarx.attester.attested import (
+    AZURE_EVIDENCE,
+    CCA_TOKEN,
+    NITRO_DOCUMENT,
+    SGX_QUOTE,
+    SNP_REPORT,
+    TDX_QUOTE,
+    TPM_QUOTE,
+)
 from enarx.channel.transcript import (
     Transcript,
     attach_report_data,
@@ -84,7 +92,7 @@ SEND_S = 30.0
 """For the host to take what a Keep waits for."""
 OFFER_TIMEOUT_S = 90.0
 FAREWELL_S = 1.0
-MEDIA_TYPES = (SNP_REPORT, TDX_QUOTE, SGX_QUOTE, CCA_TOKEN, NITRO_DOCUMENT, TPM_QUOTE)
+MEDIA_TYPES = (SNP_REPORT, TDX_QUOTE, SGX_QUOTE, CCA_TOKEN, NITRO_DOCUMENT, TPM_QUOTE, AZURE_EVIDENCE)
 """Of evidence that the verifier can judge."""
 
 Fetch = Callable[[Recognised, Endorsements, datetime], Endorsements]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deploy: ask for a Keep, attest it, provision it. The steps are labelled where they happen.
 
-1. The host is asked for a Keep. While it boots, the verifier is loaded, the package encrypted and the deployment's key made.
+1. The host is asked for a Keep. While it boots, the verifier is loaded, the package encrypted, the deployment's key made, and what
+   is accepted found out.
 2. A session with the Keep is opened, and the Keep challenged. Nothing secret leaves before the verdict.
 3. The key is stored: from the next step on, it is the only one that the Keep answers to.
 4. The package is released, the receipt judged and stored.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from enarx.errors import EnarxError, TransportError
+from enarx.errors import AppraisalError, EnarxError, TransportError
 
 if TYPE_CHECKING:
     from enarx.channel.session import Session
@@ -86,7 +87,7 @@ async def deploy_package(
     Args:
         package: what `load_package` returned.
         host: where; entered already.
-        policy: gives what the tenant accepts. It is asked in a thread, while the session is opened.
+        policy: gives what the tenant accepts. It is asked in a thread, while the Keep boots and the session is opened.
         state_root: where the deployment's folder is made: `default_state_root()`, or another.
         backend: that the host is asked for. What the Keep is, its evidence says.
         fetch: for missing endorsements, or None where nothing may be fetched.
@@ -115,6 +116,15 @@ async def deploy_package(
         host.create_keep(backend=backend, memory_bytes=package.memory_bytes, ports=package.ports)
     )
     preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, package, clock_ns))
+
+    async def decide() -> TenantPolicy:
+        await asyncio.shield(preparing)
+        return await asyncio.to_thread(policy)
+
+    # A machine takes longer to boot than images to be measured.
+    deciding = asyncio.ensure_future(decide())
+    # What fails before anybody asks for it is told of that, and not of this too.
+    deciding.add_done_callback(lambda done: done.cancelled() or done.exception())
     keep_id: str | None = None
     made: DeploymentFolder | None = None
     session: Session | None = None
@@ -124,6 +134,7 @@ async def deploy_package(
         prepared = await preparing
         # 2
         from enarx.deploy.attesting import Judge, attest, refuse
+        from enarx.deploy.explaining import explain_launch
         from enarx.deploy.folder import DeploymentFolder
         from enarx.deploy.policy import emulated_root
         from enarx.deploy.provisioning import provision, require_room
@@ -132,7 +143,7 @@ async def deploy_package(
 
         opening = asyncio.ensure_future(_open(host, keep.id, prepared.credential))
         try:
-            in_force = await asyncio.to_thread(policy)
+            in_force = await deciding
             if accept_emulated:
                 # Whether it is one at all can be told now, and the platform's own only after the offer.
                 emulated_root(accept_emulated)
@@ -144,7 +155,11 @@ async def deploy_package(
             fetch=fetch,
             accept_emulated=None if accept_emulated is None else lambda: emulated_root(accept_emulated),
         )
-        attested = await attest(session, judge)
+        try:
+            attested = await attest(session, judge)
+        except AppraisalError as error:
+            await explain_launch(error, judge.policy, host, keep.id)
+            raise
         try:
             require_room(package, attested.offer.limits.package_bytes)
             accepted(attested)
@@ -180,6 +195,7 @@ async def deploy_package(
         conversation = Conversation(session, say=say)
         await conversation.accept()
     except BaseException:
+        deciding.cancel()
         preparing.cancel()
         if session is not None:
             await session.close()

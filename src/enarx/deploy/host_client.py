@@ -35,6 +35,7 @@ from enarx.wire.strict_json import load_json_untrusted
 if TYPE_CHECKING:
     from enarx.deploy.sealing import SealedBlob
     from enarx.deploy.socket_stream import SocketStream
+    from enarx.image.measure import LaunchParts
 
 __all__ = [
     "ACCESS_HINT",
@@ -42,6 +43,7 @@ __all__ = [
     "HostClient",
     "HostKeep",
     "HostPort",
+    "HostReason",
     "clean",
     "parse_address",
     "require_id",
@@ -61,6 +63,7 @@ _FIRST_PAUSE_S = 0.2
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOKEN = re.compile(rf"[!-~]{{1,{MAX_TOKEN_BYTES}}}")
+_PARTS = {"firmware": 48, "kernel": 32, "initramfs": 32, "cmdline": 32}
 _ERRORS: Mapping[str, type[EnarxError]] = {
     "UsageError": UsageError,
     "TransportError": TransportError,
@@ -136,6 +139,20 @@ class HostPort:
     port: int
 
 
+class HostReason(NamedTuple):
+    """Why a Keep ended, as a host says it.
+
+    Args:
+        kind: name of an error's class.
+        message: its line.
+        hint: the next step, or None.
+    """
+
+    kind: str
+    message: str
+    hint: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostKeep:
     """What a host says of a Keep. Nothing here is attested.
@@ -147,6 +164,8 @@ class HostKeep:
         created: when, as the host writes it.
         memory_bytes: that it may use.
         ports: as they are bound.
+        vtpm_key_sha256: of the key that its virtual TPM attests with, where it has one.
+        reason: why it ended, where that was an error.
     """
 
     id: str
@@ -155,6 +174,8 @@ class HostKeep:
     created: str
     memory_bytes: int
     ports: tuple[HostPort, ...]
+    vtpm_key_sha256: str | None = None
+    reason: HostReason | None = None
 
 
 class HostClient:
@@ -237,6 +258,15 @@ class HostClient:
     async def show_keep(self, keep_id: str) -> HostKeep:
         """Return one Keep; raises as `create_keep` does."""
         return _keep(await self._ask("GET", f"/v1/keeps/{require_id(keep_id)}"))
+
+    async def show_parts(self, keep_id: str) -> LaunchParts:
+        """Return what the host says that a Keep's machine was started with; raises as `create_keep` does."""
+        from enarx.image.measure import LaunchParts
+
+        said = await self._ask("GET", f"/v1/keeps/{require_id(keep_id)}/parts")
+        if not isinstance(said, dict):
+            raise _odd("parts", said, "an object")
+        return LaunchParts(*(_digest(said, name, size) for name, size in _PARTS.items()))
 
     async def delete_keep(self, keep_id: str) -> None:
         """Have a Keep killed and forgotten; raises as `create_keep` does."""
@@ -362,10 +392,7 @@ class HostClient:
         """Return a host's refusal as an error of ours, in its own words where it has any."""
         try:
             said = load_json_untrusted(await _read_limited(answer), what="host's answer", max_bytes=MAX_ANSWER_BYTES)
-            error = said["error"]
-            kind, message, hint = error["class"], error["message"], error.get("hint")
-            if not isinstance(kind, str) or not isinstance(message, str) or not isinstance(hint, str | None):
-                raise TypeError("another type")
+            kind, message, hint = _told(said["error"])
         except (DecodeError, TypeError, KeyError, AttributeError):
             return TransportError(
                 f"cannot understand the host: {self.address.url}: found status {answer.status_code} and no reason that an enarx"
@@ -374,9 +401,7 @@ class HostClient:
             )
         if answer.status_code in {401, 403}:
             hint = ACCESS_HINT
-        return _ERRORS.get(kind, TransportError)(
-            f"the host {self.address.url} says: {clean(message)}", hint=hint and clean(hint)
-        )
+        return _ERRORS.get(kind, TransportError)(f"the host {self.address.url} says: {message}", hint=hint)
 
 
 class _BrokenError(Exception):
@@ -452,7 +477,30 @@ def _keep(value: Any) -> HostKeep:
         created=_text(value, "created"),
         memory_bytes=memory,
         ports=tuple(_port(each) for each in ports),
+        vtpm_key_sha256=None if value.get("vtpm-key-sha256") is None else _digest(value, "vtpm-key-sha256", 32).hex(),
+        reason=_reason_of(value.get("reason")),
     )
+
+
+def _reason_of(value: Any) -> HostReason | None:
+    if value is None:
+        return None
+    try:
+        return HostReason(*_told(value))
+    except (TypeError, KeyError, AttributeError):
+        raise _odd("reason", value, "an error") from None
+
+
+def _told(error: Any) -> tuple[str, str, str | None]:
+    """Return class, line and hint of an error as a host writes it, fit to be shown.
+
+    Raises:
+        TypeError, KeyError, AttributeError: it is written in another way.
+    """
+    kind, message, hint = error["class"], error["message"], error.get("hint")
+    if not isinstance(kind, str) or not isinstance(message, str) or not isinstance(hint, str | None):
+        raise TypeError("another type")
+    return clean(kind, 64), clean(message), hint and clean(hint)
 
 
 def _port(value: Any) -> HostPort:
@@ -467,6 +515,13 @@ def _text(value: Mapping[str, Any], name: str) -> str:
     if not isinstance(text, str | int | float):
         raise _odd(name, text, "text")
     return clean(str(text), 255)
+
+
+def _digest(value: Mapping[str, Any], name: str, size: int) -> bytes:
+    text = value.get(name)
+    if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", text):
+        raise _odd(name, text, f"{2 * size} hexadecimal digits")
+    return bytes.fromhex(text)
 
 
 def _odd(where: str, found: object, want: str) -> TransportError:

@@ -26,6 +26,7 @@ from enarx.verifier.policy_toml import decode_policy
 from enarx.verifier.policy_write import Reference, toml_of, write_policy
 
 if TYPE_CHECKING:
+    from enarx.image.measure import LaunchParts
     from enarx.image.store import Image
     from enarx.verifier.policy_images import ImageValues
 
@@ -38,6 +39,7 @@ __all__ = [
     "image_references",
     "image_values",
     "installed_images",
+    "launch_hint",
     "own_emulated_root",
 ]
 
@@ -92,7 +94,7 @@ def _named(name: str, digests: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def _virtual_machines() -> Sequence[Image]:
-    """List the images that measurements can be computed for."""
+    """List the images that launch measurements can be computed for."""
     from enarx.image.store import list_images
 
     return [image for image in list_images() if image.arch == "x86_64"]
@@ -192,8 +194,7 @@ def image_hint(
     if result.verdict is not Verdict.REFUSED:
         return None
     try:
-        names = [image.name for image in _virtual_machines()] if images is None else images
-        lines = [line for name in names if name != PROCESS_IMAGE and (line := _difference(name, result, event_logs))]
+        lines = [line for name in _machines_of(images) if (line := _difference(name, result, event_logs))]
     except EnarxError:
         # What is explained stands without its explanation.
         return None
@@ -208,3 +209,39 @@ def _difference(name: str, result: AttestationResult, event_logs: Iterable[bytes
     found = {finding.check.id: finding.found for finding in result.failures}
     parts = which_part_changed(open_machine(open_image(name)), found, event_logs=event_logs)
     return f"not as in image {name}: {', '.join(parts)}" if parts else None
+
+
+def launch_hint(result: AttestationResult, images: Sequence[str] | None, said: LaunchParts) -> str | None:
+    """Return which part of an SNP machine is another, by what its host says that it started.
+
+    Args:
+        result: the verdict.
+        images: as for `image_hint`.
+        said: by the host.
+
+    Returns:
+        one line of the images that come closest, empty where no part is another; None where the host's word proves nothing.
+    """
+    from enarx.image.reference import open_machine, parts_of_launch
+    from enarx.image.store import open_image
+
+    digests = [f.found for f in result.failures if f.check.id == "snp.measurement" and isinstance(f.found, bytes)]
+    proven: dict[str, tuple[str, ...]] = {}
+    try:
+        for name in _machines_of(images) if digests else ():
+            machine = open_machine(open_image(name), roles=("snp", "vm"))
+            parts = parts_of_launch(machine, digests[0], said, emulated=result.emulated)
+            if parts is not None:
+                proven[name] = parts
+    except EnarxError:
+        return None
+    fewest = min(map(len, proven.values()), default=0)
+    lines = (f"not as in image {name}: {', '.join(parts)}" for name, parts in proven.items() if len(parts) == fewest)
+    return None if not proven else "; ".join(lines) if fewest else ""
+
+
+def _machines_of(images: Sequence[str] | None) -> Sequence[str]:
+    """List the images among names that are machines; None are all that are installed."""
+    if images is None:
+        return [image.name for image in _virtual_machines()]
+    return [name for name in images if name != PROCESS_IMAGE]

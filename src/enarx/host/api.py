@@ -29,7 +29,7 @@ from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, Tran
 from enarx.host.fleet import Fleet, QuotaError, UnknownKeepError, blob_limit
 from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
-from enarx.host.models import MAX_BODY_BYTES, ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Port
+from enarx.host.models import MAX_BODY_BYTES, ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Parts, Port
 from enarx.host.openapi import openapi_bytes
 from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
@@ -104,6 +104,7 @@ def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, 
         Route("/v1/keeps", api.answered(api.list), methods=["GET"]),
         Route("/v1/keeps/{id}", api.answered(api.show), methods=["GET"]),
         Route("/v1/keeps/{id}", api.answered(api.delete), methods=["DELETE"]),
+        Route("/v1/keeps/{id}/parts", api.answered(api.parts), methods=["GET"]),
         WebSocketRoute("/v1/keeps/{id}/session", api.session),
         Route("/v1/keeps/{id}/blobs/{digest}", api.answered(api.blob), methods=["HEAD", "PATCH"]),
         Route("/healthz", api.answered(api.health), methods=["GET"]),
@@ -282,6 +283,12 @@ class _Api:
 
     async def delete(self, request: Request) -> Response:
         return _json(_keep(await self._fleet.delete(self._tenant(request), request.path_params["id"])))
+
+    async def parts(self, request: Request) -> Response:
+        keep = self._fleet.hosted_untrusted(self._tenant(request), request.path_params["id"])
+        found = await keep.parts()
+        names = ("firmware", "kernel", "initramfs", "cmdline")
+        return _json(Parts(**{name: digest.hex() for name, digest in zip(names, found, strict=True)}))
 
     # --- Blobs
 
@@ -475,6 +482,8 @@ def _keep(record: KeepRecord) -> Keep:
         ports=[Port(name=name, port=port) for name, port in record.ports],
         memory_bytes=record.memory_bytes,
         blob_limit_bytes=blob_limit(record.package_bytes),
+        vtpm_key_sha256=record.tpm_key_sha256,
+        reason=None if record.reason is None else _detail(*record.reason),
     )
 
 
@@ -489,5 +498,8 @@ def _json(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 
 def _error(status: int, error: EnarxError, headers: dict[str, str] | None = None) -> Response:
     kind = next((kind for kind in _TOLD if isinstance(error, kind)), UsageError)
-    detail = ErrorDetail(class_name=kind.__name__, message=str(error)[:4096], hint=error.hint and error.hint[:1024])
-    return _json(ErrorAnswer(error=detail), status, headers)
+    return _json(ErrorAnswer(error=_detail(kind.__name__, str(error), error.hint)), status, headers)
+
+
+def _detail(kind: str, message: str, hint: str | None) -> ErrorDetail:
+    return ErrorDetail(class_name=kind, message=message[:4096], hint=hint and hint[:1024])

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from enarx.channel.link import Stream
 from enarx.channel.segments import ciphertext_length
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
+from enarx.host.backends import reservation
 from enarx.host.blobs import Blob, BlobFolder
 from enarx.host.hosted import HostedKeep
 from enarx.host.launchers import KeepSpec, Launched, Launcher
@@ -31,7 +32,7 @@ from enarx.host.models import MAX_BLOBS
 from enarx.host.process_facts import boot_id
 from enarx.host.relay import Outbound, bind_port
 from enarx.host.state import StateFolder
-from enarx.host.store import MAX_ENDED, KeepRecord, Store
+from enarx.host.store import KeepRecord, Reason, Store
 from enarx.host.tenants import Tenant
 
 __all__ = ["Fleet", "HostLimits", "QuotaError", "UnknownKeepError", "blob_limit", "package_limit"]
@@ -57,7 +58,7 @@ class HostLimits:
 
     Args:
         keeps: how many at once.
-        memory_bytes: for the workloads and the packages of all of them together.
+        memory_bytes: for all of them together, packages and machines included.
         disk_bytes: for uploaded blobs of all of them together.
         package_bytes: the largest package of one Keep, however much memory it has.
         log_bytes: of output that a Keep keeps.
@@ -138,8 +139,8 @@ class Fleet:
         # Starting ones are reserved here before they are hosted.
         self._reserved: dict[str, KeepRecord] = {}
         self._hosted: dict[str, HostedKeep] = {}
-        # Of those that ended by an error, the last ones; it is the host's word, and not kept for the next host process.
-        self._reasons: dict[str, EnarxError] = {}
+        # Those whose end the store could not be told of, because the disk was full.
+        self._untold: dict[str, KeepRecord] = {}
         # A start is some tenths of a second of a CPU. All at once, none would be ready in time.
         self._starts = asyncio.Semaphore(2 * (os.cpu_count() or 1))
         self._empty = asyncio.Event()
@@ -164,7 +165,11 @@ class Fleet:
 
     def records(self, tenant: Tenant | None = None) -> list[KeepRecord]:
         """List the Keeps that are remembered, of one tenant or of all."""
-        return [record for record in self._store.keeps() if tenant is None or record.tenant == tenant.name]
+        return [
+            self._untold.get(record.id, record)
+            for record in self._store.keeps()
+            if tenant is None or record.tenant == tenant.name
+        ]
 
     def record_untrusted(self, tenant: Tenant, identifier: str) -> KeepRecord:
         """Return a tenant's Keep.
@@ -187,11 +192,10 @@ class Fleet:
         keep = self._hosted.get(identifier)
         if keep is None or keep.record.tenant != tenant.name:
             record = self.record_untrusted(tenant, identifier)
-            reason = self._reasons.get(identifier)
             raise KeepError(
                 f"cannot reach the Keep: {record.id}: found it {record.state}, want it ready"
-                + ("" if reason is None else f"; {reason}"),
-                hint=None if reason is None else reason.hint,
+                + ("" if record.reason is None else f"; {record.reason.message}"),
+                hint=record.reason and record.reason.hint,
             )
         return keep
 
@@ -212,7 +216,8 @@ class Fleet:
         launcher = self._launcher(backend)
         self._require_ports(ports)
         package_bytes = package_limit(memory_bytes, self.limits.package_bytes)
-        self._require_room(tenant, memory_bytes + package_bytes)
+        reserved_bytes = launcher.reserved_bytes(memory_bytes, package_bytes)
+        self._require_room(tenant, reserved_bytes)
         record = KeepRecord(
             id=secrets.token_hex(_ID_BYTES),
             tenant=tenant.name,
@@ -223,6 +228,7 @@ class Fleet:
             package_bytes=package_bytes,
             ports=ports,
             boot=self._boot,
+            reserved_bytes=reserved_bytes,
         )
         self._reserved[record.id] = record
         self._empty.clear()
@@ -237,7 +243,7 @@ class Fleet:
             for _, listener in listeners:
                 listener.close()
             if record.id in self._reserved and record.id not in self._hosted:
-                self._forget(record.id, "ended")
+                self._forget(record.id, "ended", reason=error if isinstance(error, EnarxError) else None)
             if isinstance(error, EnarxError):
                 self._log.warning("keep-not-started", keep=record.id, tenant=tenant.name, reason=str(error))
             raise
@@ -263,21 +269,21 @@ class Fleet:
                 log_bytes=self.limits.log_bytes,
             )
             launched = launcher.start(spec, folder)
-            self._store.started(record.id, launched.pid, launched.start_ticks)
             keep = self._host(record, launcher, launched, {})
+            bound = tuple((name, listener.getsockname()[1]) for name, listener in listeners)
             try:
+                self._store.started(record.id, launched.pid, launched.start_ticks, launched.tpm_key_sha256)
                 await keep.connect()
-            except BaseException:
+                self._store.ready(record.id, bound)
+            except BaseException as error:
                 # `_keep_ended` forgets it as soon as it is gone.
-                keep.kill()
+                keep.give_up(error if isinstance(error, EnarxError) else None, is_lost=False)
                 raise
         finally:
             self._starts.release()
-        bound = tuple((name, listener.getsockname()[1]) for name, listener in listeners)
         keep.publish(listeners)
-        keep.record = replace(record, state="ready", ports=bound)
+        keep.record = replace(record, state="ready", ports=bound, tpm_key_sha256=launched.tpm_key_sha256)
         self._reserved[record.id] = keep.record
-        self._store.ready(record.id, bound)
         self._log.info("keep-ready", keep=record.id, tenant=record.tenant, backend=record.backend, pid=launched.pid)
         return keep.record
 
@@ -285,7 +291,7 @@ class Fleet:
         if backend not in self._launchers:
             raise PlatformError(
                 f"backend {backend}: found no launcher on this host, want {', '.join(self._launchers)}",
-                hint="enarx platform info says what a machine has",
+                hint=reservation(backend) or "enarx platform info says what a machine has",
             )
         return self._launchers[backend]
 
@@ -309,8 +315,8 @@ class Fleet:
         taken = sum(record.reserved_bytes for record in own)
         if taken + wanted_bytes > tenant.max_memory_bytes:
             raise QuotaError(
-                f"cannot start a Keep: memory: found {taken} bytes taken and {wanted_bytes} wanted, package included, want"
-                f" at most {tenant.max_memory_bytes} of yours at once"
+                f"cannot start a Keep: memory: found {taken} bytes taken and {wanted_bytes} wanted, package and machine"
+                f" included, want at most {tenant.max_memory_bytes} of yours at once"
             )
         if len(self._reserved) >= self.limits.keeps:
             raise PlatformError("cannot start a Keep: found as many as this host can have", hint="try again later")
@@ -354,7 +360,8 @@ class Fleet:
                 launched = launcher.adopt(record.id, record.pid, record.start_ticks)
         if launcher is None or launched is None:
             # A Keep that was starting and is gone was told to nobody; one that was ready ended while nobody looked.
-            self._forget(record.id, "lost" if record.state == "starting" else "ended")
+            reason = None if launcher is None else launcher.explain(self._folder.keep(record.id))
+            self._forget(record.id, "lost" if record.state == "starting" else "ended", reason=reason)
             return
         keep = self._host(record, launcher, launched, self._store.blobs(record.id))
         try:
@@ -363,7 +370,7 @@ class Fleet:
             await keep.connect(timeout_s=ADOPT_TIMEOUT_S)
         except KeepError as error:
             self._log.warning("keep-lost", keep=record.id, reason=str(error))
-            keep.is_lost = True
+            keep.reason, keep.is_lost = error, True
             try:
                 await keep.stop()
             except PlatformError as problem:
@@ -443,20 +450,31 @@ class Fleet:
         self.relayed_before = (self.relayed_before[0] + received, self.relayed_before[1] + sent)
         self.ended_keeps += 1
         del self._hosted[keep.record.id]
-        if keep.reason is not None:
-            self._reasons[keep.record.id] = keep.reason
-            if len(self._reasons) > MAX_ENDED:
-                del self._reasons[next(iter(self._reasons))]
         keep.blobs.close()
-        self._forget(keep.record.id, "lost" if keep.is_lost else "ended", status=keep.exit_status)
+        self._forget(keep.record.id, "lost" if keep.is_lost else "ended", status=keep.exit_status, reason=keep.reason)
 
-    def _forget(self, identifier: str, state: str, *, status: int | None = None) -> None:
-        self._store.ended(identifier, state, self._clock_ns())
+    def _forget(
+        self, identifier: str, state: str, *, status: int | None = None, reason: EnarxError | None = None
+    ) -> None:
+        record = self._reserved.pop(identifier)
+        # First the folder: what is in there may be what fills the disk.
         self._folder.remove_keep(identifier)
-        del self._reserved[identifier]
+        self._untold[identifier] = replace(
+            record, state=state, ended_ns=self._clock_ns(), reason=None if reason is None else Reason.of(reason)
+        )
+        self._tell_store()
         if not self._reserved:
             self._empty.set()
         self._log.info("keep-ended", keep=identifier, state=state, status=status)
+
+    def _tell_store(self) -> None:
+        """Have the store remember who ended; where it cannot now, that is tried again."""
+        try:
+            for record in list(self._untold.values()):
+                self._store.ended(record.id, record.state, record.ended_ns or 0, record.reason)
+                del self._untold[record.id]
+        except PlatformError as error:
+            self._log.warning("state-not-written", reason=str(error))
 
     async def wait_empty(self) -> None:
         """Wait until the last Keep has ended."""
@@ -478,5 +496,8 @@ class Fleet:
                 keep.trim_console()
                 if not keep.record.claimed and keep.age_s > UNCLAIMED_S:
                     self._log.info("keep-unclaimed", keep=keep.record.id)
-                    keep.kill()
+                    keep.give_up(
+                        KeepError(f"the Keep was ended: found no session in {UNCLAIMED_S:g} s, want one"), is_lost=False
+                    )
+            self._tell_store()
             await asyncio.sleep(HOUSEKEEPING_S)

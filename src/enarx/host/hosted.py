@@ -27,6 +27,10 @@ from enarx.host.process_facts import Usage, usage_of
 from enarx.host.relay import MAX_INBOUND, MAX_LOOKUPS, Outbound, PublishedPort, bind_port
 from enarx.host.store import KeepRecord
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.image.measure import LaunchParts
+
 __all__ = ["HostedKeep"]
 
 RECONNECT_TIMEOUT_S = 20.0
@@ -90,7 +94,7 @@ class HostedKeep:
         self.exit_status: int | None = None
         """Of the process, where it was our child; minus the number of the signal that ended it."""
         self.reason: EnarxError | None = None
-        """Why it ended, where its launcher knows of an error."""
+        """Why it ended, where that was an error: its launcher's word, or else this host's own."""
         self.sessions = 0
         self._folder = folder
         self._launcher = launcher
@@ -100,11 +104,14 @@ class HostedKeep:
         self._log = log
         self._on_end = on_end
         self._link: Link | None = None
+        self._is_told_to_end = False
         self._received = self._sent = 0
         self._ports: list[PublishedPort] = []
         self._of_kind: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lookups = asyncio.Semaphore(MAX_LOOKUPS)
+        self._parts: LaunchParts | None = None
+        self._telling = asyncio.Lock()
         self._since = asyncio.get_running_loop().time()
         asyncio.get_running_loop().add_reader(launched.pidfd, self._process_ended)
 
@@ -165,8 +172,7 @@ class HostedKeep:
                 # A process that ends closes its sockets a moment before.
                 if not await self._ends_within(ENDING_S):
                     self._log.warning("keep-lost", keep=self.record.id, reason=str(error))
-                    self.is_lost = True
-                    self.kill()
+                    self.give_up(error, is_lost=True)
                 return
             self._log.warning("link-restored", keep=self.record.id, reason=reason)
             self.publish_again([(port.name, port.port) for port in self._ports])
@@ -187,9 +193,14 @@ class HostedKeep:
         os.close(pidfd)
         if result is not None:
             self.exit_status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-            # One that ended by itself while it was given up is as good as any that did.
-            self.is_lost = self.is_lost and self.exit_status < 0
-        self.reason = self._launcher.explain(self._folder)
+            if self.exit_status >= 0:
+                # One that ended by itself while it was given up is as good as any that did.
+                self.is_lost, self.reason = False, None
+            elif not self._is_told_to_end:
+                self.reason = KeepError(
+                    f"the Keep ended: its process: found it killed by signal {-self.exit_status}, want it to run"
+                )
+        self.reason = self._launcher.explain(self._folder) or self.reason
         if self.reason is not None:
             self._log.warning("keep-failed", keep=self.record.id, reason=str(self.reason))
         self.ended.set()
@@ -219,9 +230,15 @@ class HostedKeep:
         """Return for how long this host process has had it."""
         return asyncio.get_running_loop().time() - self._since
 
+    def give_up(self, reason: EnarxError | None, *, is_lost: bool) -> None:
+        """Kill the Keep, for a reason of this host's where there is one."""
+        self.reason, self.is_lost = reason, is_lost
+        self.kill()
+
     def kill(self) -> None:
         """End the Keep; that it has ended is seen a moment later."""
         if not self.ended.is_set():
+            self._is_told_to_end = True
             self._launcher.stop(self._launched, at_once=True)
 
     async def stop(self) -> None:
@@ -231,6 +248,7 @@ class HostedKeep:
             PlatformError: it has not, `STOP_TIMEOUT_S` after the kill.
         """
         if not self.ended.is_set():
+            self._is_told_to_end = True
             self._launcher.stop(self._launched, at_once=False)
         if await self._ends_within(TIDY_S):
             return
@@ -348,6 +366,20 @@ class HostedKeep:
         except OSError as error:
             stream.reset("unreachable")
             raise PlatformError(f"cannot read a blob: {error.strerror}") from error
+
+    # --- What it is
+
+    async def parts(self) -> LaunchParts:
+        """Return what the Keep's machine was started with, read from what runs when it is first asked for.
+
+        Raises:
+            PlatformError: it is no machine, or it cannot be told.
+            DecodeError: it has no firmware that could be told.
+        """
+        async with self._telling:
+            if self._parts is None:
+                self._parts = await asyncio.to_thread(self._launcher.parts, self._folder)
+            return self._parts
 
     # --- What the operator sees
 

@@ -75,7 +75,7 @@ class _FleetNumbers:
         yield CounterMetricFamily("enarx_host_keeps_ended", "Keeps that ended.", value=fleet.ended_keeps)
         reserved = sum(record.reserved_bytes for record in fleet.reserved.values())
         yield GaugeMetricFamily(
-            "enarx_host_keep_memory_reserved_bytes", "Memory set aside, packages included.", value=reserved
+            "enarx_host_keep_memory_reserved_bytes", "Memory set aside, packages and machines included.", value=reserved
         )
         usages = [usage for keep in fleet.hosted.values() if (usage := keep.usage()) is not None]
         resident = sum(usage.memory_bytes for usage in usages)

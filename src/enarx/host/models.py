@@ -25,6 +25,7 @@ __all__ = [
     "Keep",
     "KeepList",
     "KeepRequest",
+    "Parts",
     "Port",
 ]
 
@@ -88,6 +89,14 @@ class KeepRequest(_Model):
     ports: Annotated[list[Port], Field(max_length=MAX_PORTS)] = []
 
 
+class ErrorDetail(_Model):
+    """An error of enarx: a class of its documentation, one line, and the next step where there is one."""
+
+    class_name: Annotated[str, Field(alias="class", max_length=64)]
+    message: Annotated[str, Field(max_length=4096)]
+    hint: Annotated[str | None, Field(max_length=1024)] = None
+
+
 class Keep(_Model):
     """A Keep, as the host sees it. It does not know what runs in there, and its word is no evidence."""
 
@@ -102,6 +111,14 @@ class Keep(_Model):
     ports: list[Port]
     memory_bytes: Annotated[int, Field(ge=0)]
     blob_limit_bytes: Annotated[int, Field(ge=0, description="the largest blob that may be uploaded for it")]
+    vtpm_key_sha256: Annotated[
+        str | None,
+        Field(
+            pattern="^[0-9a-f]{64}$",
+            description="of the SubjectPublicKeyInfo of the key that its virtual TPM attests with; the host has that key as well",
+        ),
+    ] = None
+    reason: Annotated[ErrorDetail | None, Field(description="why it ended, where that was an error")] = None
 
 
 class KeepList(_Model):
@@ -110,12 +127,16 @@ class KeepList(_Model):
     keeps: list[Keep]
 
 
-class ErrorDetail(_Model):
-    """An error of enarx: a class of its documentation, one line, and the next step where there is one."""
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-    class_name: Annotated[str, Field(alias="class", max_length=64)]
-    message: Annotated[str, Field(max_length=4096)]
-    hint: Annotated[str | None, Field(max_length=1024)] = None
+
+class Parts(_Model):
+    """What a Keep's machine was started with, by the host's word: what a launch digest of SEV-SNP can be computed of again."""
+
+    firmware: Annotated[str, Field(pattern="^[0-9a-f]{96}$", description="launch digest of the firmware's own pages")]
+    kernel: Annotated[Sha256, Field(description="SHA-256 of the file")]
+    initramfs: Annotated[Sha256, Field(description="SHA-256 of the file")]
+    cmdline: Annotated[Sha256, Field(description="SHA-256 of the command line and a zero byte")]
 
 
 class ErrorAnswer(_Model):

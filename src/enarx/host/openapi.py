@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from enarx.host.models import KEEP_ID, MAX_BODY_BYTES, ErrorAnswer, Health, Keep, KeepList, KeepRequest
+from enarx.host.models import KEEP_ID, MAX_BODY_BYTES, ErrorAnswer, Health, Keep, KeepList, KeepRequest, Parts
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
 __all__ = ["make_openapi", "openapi_bytes"]
 
 VERSION = "1"
-_MODELS = (ErrorAnswer, Health, Keep, KeepList, KeepRequest)
+_MODELS = (ErrorAnswer, Health, Keep, KeepList, KeepRequest, Parts)
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": KEEP_ID}}
 _DIGEST = {
     "name": "digest",
@@ -111,6 +111,20 @@ def make_openapi() -> dict[str, Any]:
                         **_REFUSED,
                         **_NO_KEEP,
                         "503": _answer("it does not end", ErrorAnswer),
+                    },
+                },
+            },
+            "/v1/keeps/{id}/parts": {
+                "parameters": [_ID],
+                "get": {
+                    "operationId": "showParts",
+                    "summary": "say what the machine of a Keep was started with, for a tenant that refused its evidence",
+                    "responses": {
+                        "200": _answer("the parts", Parts),
+                        **_REFUSED,
+                        **_NO_KEEP,
+                        **_NO_LONGER,
+                        "503": _answer("it is no machine, or that cannot be told", ErrorAnswer),
                     },
                 },
             },

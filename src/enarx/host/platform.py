@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import re
 import socket
@@ -34,8 +35,16 @@ from enarx.wire.platform_answer import REQUEST_BYTES, encode_answer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from enarx.channel.link import Stream
+    from enarx.image.measure import LaunchParts
 
-__all__ = ["EmulatedPlatform", "answer_platform", "answer_port", "measure_machine", "package_of_process"]
+__all__ = [
+    "EmulatedPlatform",
+    "answer_platform",
+    "answer_port",
+    "measure_machine",
+    "package_of_process",
+    "parts_of_machine",
+]
 
 REQUEST_WAIT_S = 10.0
 _MAX_REMEMBERED = 4096
@@ -225,6 +234,32 @@ def measure_machine(pid: int, ticks: int) -> bytes:
         cmdline=options["-append"],
         vcpus=int(options["-smp"]),
         vcpu_type=options["-cpu"],
+    )
+
+
+def parts_of_machine(pid: int, ticks: int) -> LaunchParts:
+    """Return what a machine of any backend was started with, for whoever wants to know which part is another.
+
+    Args:
+        pid: of QEMU.
+        ticks: when it started, in clock ticks since the machine did.
+
+    Raises:
+        PlatformError: it is not there, or was started without one of the parts.
+        DecodeError: its firmware does not consist of pages.
+    """
+    from enarx.image.measure import LaunchParts, snp_cmdline_sha256, snp_firmware_pages
+
+    words = _words_of(pid, ticks)
+    options = dict(itertools.pairwise(words))
+    missing = sorted({"-bios", "-kernel", "-initrd", "-append"} - options.keys())
+    if missing:
+        raise PlatformError(f"cannot say what machine {pid} is: found no {', '.join(missing)}, want each")
+    return LaunchParts(
+        snp_firmware_pages(_read_of(pid, options["-bios"])),
+        hashlib.sha256(_read_of(pid, options["-kernel"])).digest(),
+        hashlib.sha256(_read_of(pid, options["-initrd"])).digest(),
+        snp_cmdline_sha256(options["-append"]),
     )
 
 

@@ -30,6 +30,8 @@ from enarx.host.http_server import HttpServer, Listening, bind_api, make_context
 from enarx.host.launchers import Launcher
 from enarx.host.launchers.nil import KEEP_PROGRAM, NilLauncher
 from enarx.host.launchers.qemu import MACHINES, this_arch
+from enarx.host.launchers.remote import RemoteLauncher, RemoteMachine
+from enarx.host.launchers.sgx import SgxLauncher
 from enarx.host.launchers.vm import VmLauncher
 from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
@@ -70,6 +72,7 @@ class HostOptions:
         image: name or digest of the image that machines are started with; None is the one of this version.
         vm_evidence: of `enarx.host.launchers.vm.EVIDENCE`: what `vm` Keeps attest with.
         experimental: whether there are launchers too that nobody has seen start a Keep.
+        machines: elsewhere, that run: for their backends they stand in the place of those that this host would start.
     """
 
     host: str
@@ -91,6 +94,7 @@ class HostOptions:
     image: str | None = None
     vm_evidence: str = "vtpm"
     experimental: bool = False
+    machines: tuple[RemoteMachine, ...] = ()
 
 
 def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) -> int:
@@ -177,6 +181,8 @@ def _launchers(options: HostOptions) -> Mapping[str, Launcher]:
             backend,
             evidence=options.vm_evidence,
             image=options.image,
+            # Whoever runs a host for himself named the image himself.
+            foreign=options.experimental or is_private,
             cpus=options.keep_cpus,
             dies_with_host=is_private,
         )
@@ -184,6 +190,11 @@ def _launchers(options: HostOptions) -> Mapping[str, Launcher]:
         # `pef` has no way to evidence, so no tenant could ask for it.
         if arch == this_arch() and backend in BACKENDS and (options.experimental or not kind.flagged)
     }
+    if options.experimental and this_arch() == "x86_64":
+        found["sgx"] = SgxLauncher(image=options.image, dies_with_host=is_private)
+    for backend in {machine.backend for machine in options.machines}:
+        machines = [machine for machine in options.machines if machine.backend == backend]
+        found[backend] = RemoteLauncher(backend, machines, dies_with_host=is_private)
     nil = NilLauncher(cpus=options.keep_cpus, dies_with_host=is_private, program=options.keep_program)
     return {**found, nil.backend: nil}
 

@@ -9,16 +9,18 @@ workload.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
-from enarx.errors import PlatformError
+from enarx.errors import EnarxError, PlatformError
 
-__all__ = ["SCHEMA_VERSION", "KeepRecord", "Store"]
+__all__ = ["SCHEMA_VERSION", "KeepRecord", "Reason", "Store"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_ENDED = 256
 """How many Keeps that are no more are remembered; the oldest are forgotten first."""
 
@@ -37,7 +39,10 @@ CREATE TABLE keeps (
   claimed INTEGER NOT NULL,
   boot TEXT NOT NULL,
   pid INTEGER,
-  start_ticks INTEGER
+  start_ticks INTEGER,
+  reserved_bytes INTEGER NOT NULL,
+  tpm_key_sha256 TEXT,
+  reason TEXT
 ) STRICT;
 CREATE TABLE blobs (
   keep TEXT NOT NULL REFERENCES keeps (id) ON DELETE CASCADE,
@@ -46,10 +51,38 @@ CREATE TABLE blobs (
   PRIMARY KEY (keep, digest)
 ) STRICT;
 """
+# What makes a file of that version one of the next.
+_UPGRADES = {
+    1: """
+ALTER TABLE keeps ADD COLUMN reserved_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE keeps ADD COLUMN tpm_key_sha256 TEXT;
+ALTER TABLE keeps ADD COLUMN reason TEXT;
+UPDATE keeps SET reserved_bytes = memory_bytes + package_bytes;
+""",
+}
 _COLUMNS = (
     "id, tenant, backend, state, created_ns, ended_ns, memory_bytes, package_bytes, ports,"
-    " claimed, boot, pid, start_ticks"
+    " claimed, boot, pid, start_ticks, reserved_bytes, tpm_key_sha256, reason"
 )
+
+
+class Reason(NamedTuple):
+    """Why a Keep ended, where that was an error.
+
+    Args:
+        kind: name of the error's class, of `enarx.errors`.
+        message: its one line.
+        hint: the next step, or None.
+    """
+
+    kind: str
+    message: str
+    hint: str | None
+
+    @classmethod
+    def of(cls, error: EnarxError) -> Self:
+        """Return what there is to remember of an error."""
+        return cls(type(error).__name__, str(error), error.hint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +103,9 @@ class KeepRecord:
         boot: which start of the machine it belongs to: pids and times of other ones mean nothing.
         pid: of its process; None before it has one.
         start_ticks: when that process started, in clock ticks since the machine did; None before it has one.
+        reserved_bytes: of this machine's memory, which count against quotas.
+        tpm_key_sha256: of the key of its virtual TPM, 64 hexadecimal digits; None where it has none.
+        reason: why it ended, where that was an error.
     """
 
     id: str
@@ -85,11 +121,9 @@ class KeepRecord:
     boot: str
     pid: int | None = None
     start_ticks: int | None = None
-
-    @property
-    def reserved_bytes(self) -> int:
-        """Return the memory that the Keep may take: a package is in memory beside what its workload uses."""
-        return self.memory_bytes + self.package_bytes
+    reserved_bytes: int
+    tpm_key_sha256: str | None = None
+    reason: Reason | None = None
 
 
 class Store:
@@ -98,8 +132,10 @@ class Store:
     Args:
         path: of the file; it is made where there is none.
 
+    Whatever writes to it raises PlatformError where the disk is full or fails; then nothing was written.
+
     Raises:
-        PlatformError: it cannot be opened, is damaged, or another version of enarx wrote it.
+        PlatformError: it cannot be opened, is damaged, or a later version of enarx wrote it.
     """
 
     def __init__(self, path: str) -> None:
@@ -122,6 +158,9 @@ class Store:
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
                 version = SCHEMA_VERSION
+            while version in _UPGRADES:
+                self._db.executescript(f"BEGIN; {_UPGRADES[version]} PRAGMA user_version = {version + 1}; COMMIT;")
+                version += 1
         except sqlite3.Error as error:
             raise _unusable(path, str(error), "move it away to start with an empty one") from error
         if version != SCHEMA_VERSION:
@@ -137,12 +176,10 @@ class Store:
 
     def add(self, record: KeepRecord) -> None:
         """Remember a new Keep, and forget the oldest of those that ended where there are too many."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT INTO keeps (number, id, tenant, backend, state, created_ns, ended_ns, memory_bytes,"
-                " package_bytes, ports, claimed, boot, pid, start_ticks)"
-                " VALUES ((SELECT coalesce(max(number), 0) + 1 FROM keeps), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        with self._writing() as db:
+            db.execute(
+                f"INSERT INTO keeps (number, {_COLUMNS})"  # noqa: S608  # our own words
+                f" VALUES ((SELECT coalesce(max(number), 0) + 1 FROM keeps){', ?' * len(_COLUMNS.split(','))})",
                 (
                     record.id,
                     record.tenant,
@@ -157,39 +194,49 @@ class Store:
                     record.boot,
                     record.pid,
                     record.start_ticks,
+                    record.reserved_bytes,
+                    record.tpm_key_sha256,
+                    record.reason and json.dumps(record.reason),
                 ),
             )
-            self._db.execute(
+            db.execute(
                 "DELETE FROM keeps WHERE number <= (SELECT number FROM keeps WHERE state IN ('ended', 'lost')"
                 " ORDER BY number DESC LIMIT 1 OFFSET ?) AND state IN ('ended', 'lost')",
                 (MAX_ENDED,),
             )
 
-    def started(self, keep: str, pid: int, start_ticks: int) -> None:
-        """Remember the process of a Keep."""
-        self._db.execute("UPDATE keeps SET pid = ?, start_ticks = ? WHERE id = ?", (pid, start_ticks, keep))
+    def started(self, keep: str, pid: int, start_ticks: int, tpm_key_sha256: str | None = None) -> None:
+        """Remember the process of a Keep, and the key of its TPM."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE keeps SET pid = ?, start_ticks = ?, tpm_key_sha256 = ? WHERE id = ?",
+                (pid, start_ticks, tpm_key_sha256, keep),
+            )
 
     def ready(self, keep: str, ports: tuple[tuple[str, int], ...]) -> None:
         """Remember that a Keep can be used, and the ports that it got."""
-        self._db.execute("UPDATE keeps SET state = 'ready', ports = ? WHERE id = ?", (json.dumps(ports), keep))
+        with self._writing() as db:
+            db.execute("UPDATE keeps SET state = 'ready', ports = ? WHERE id = ?", (json.dumps(ports), keep))
 
     def claimed(self, keep: str) -> None:
         """Remember that somebody opened a session with a Keep."""
-        self._db.execute("UPDATE keeps SET claimed = 1 WHERE id = ?", (keep,))
+        with self._writing() as db:
+            db.execute("UPDATE keeps SET claimed = 1 WHERE id = ?", (keep,))
 
-    def ended(self, keep: str, state: str, ended_ns: int) -> None:
-        """Remember that a Keep is no more, and forget its blobs."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("UPDATE keeps SET state = ?, ended_ns = ? WHERE id = ?", (state, ended_ns, keep))
-            self._db.execute("DELETE FROM blobs WHERE keep = ?", (keep,))
+    def ended(self, keep: str, state: str, ended_ns: int, reason: Reason | None = None) -> None:
+        """Remember that a Keep is no more, and why, and forget its blobs."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE keeps SET state = ?, ended_ns = ?, reason = ? WHERE id = ?",
+                (state, ended_ns, reason and json.dumps(reason), keep),
+            )
+            db.execute("DELETE FROM blobs WHERE keep = ?", (keep,))
 
     def keeps(self) -> Iterator[KeepRecord]:
         """List every Keep that is remembered, in the order in which they were made."""
         for row in self._db.execute(f"SELECT {_COLUMNS} FROM keeps ORDER BY number"):  # noqa: S608  # our own words
-            (identifier, tenant, backend, state, created, ended, memory, package, ports, claimed, boot, pid, ticks) = (
-                row
-            )
+            (identifier, tenant, backend, state, created, ended, memory, package, *more) = row
+            (ports, claimed, boot, pid, ticks, reserved, key, reason) = more
             yield KeepRecord(
                 id=identifier,
                 tenant=tenant,
@@ -204,15 +251,32 @@ class Store:
                 boot=boot,
                 pid=pid,
                 start_ticks=ticks,
+                reserved_bytes=reserved,
+                tpm_key_sha256=key,
+                reason=None if reason is None else Reason(*json.loads(reason)),
             )
 
     def add_blob(self, keep: str, digest: str, length: int) -> None:
         """Remember how long a blob is going to be."""
-        self._db.execute("INSERT INTO blobs (keep, digest, length) VALUES (?, ?, ?)", (keep, digest, length))
+        with self._writing() as db:
+            db.execute("INSERT INTO blobs (keep, digest, length) VALUES (?, ?, ?)", (keep, digest, length))
 
     def blobs(self, keep: str) -> dict[str, int]:
         """Return the length of each blob of a Keep by its digest."""
         return dict(self._db.execute("SELECT digest, length FROM blobs WHERE keep = ?", (keep,)).fetchall())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Write all that a block writes, or nothing."""
+        try:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+        except sqlite3.OperationalError as error:
+            # Without its path: tenants are told of this.
+            raise PlatformError(
+                f"cannot write the host's state file: {error}", hint="its owner has to make room on its disk"
+            ) from error
 
 
 def _unusable(path: str, reason: str, hint: str) -> PlatformError:

@@ -5,7 +5,8 @@ Everything is listed or follows from what is: of enarx the modules that the gues
 the standard library the modules that those and the wheels import, of the wheels the files that match the patterns here, of the
 distribution's libraries those named here that something needs. A module of enarx outside `ENARX`, or a library that is needed and
 not named, stops a build.
-What is not here is not in an image: no shell, no other program than the interpreter, no ssl, nothing that configures a network.
+What is not here is not in an image: no shell, no other program than the interpreter, no ssl. Drivers of networks are in images for
+clouds alone, whose command line says that the Keep listens on one; they differ from others in that and in nothing else.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enarx.errors import PlatformError
+from enarx.wire.machine import LINK_WORD, TCP_LINK_PORT
 
 __all__ = [
     "ARCHITECTURES",
+    "CLOUD_COMMAND_LINE",
     "DEVICES",
     "ENARX",
     "FOLDERS",
@@ -30,6 +33,7 @@ __all__ = [
     "STDLIB_EXTRA",
     "STDLIB_LEFT_OUT",
     "STDLIB_ROOT",
+    "STUB",
     "TOOLS",
     "WHEELS",
     "Architecture",
@@ -161,11 +165,13 @@ class Firmware:
         package: the Debian package it comes from.
         path: in that package.
         without_secure_boot: whether the keys in its variables are taken out, because it starts our kernel by direct boot.
+        padded: whether zeros follow it up to the size of a flash chip, which an image does without.
     """
 
     package: str
     path: str
     without_secure_boot: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +186,12 @@ class Architecture:
         wheel: what its wheels' platform tags end in.
         kernel: the Debian package that depends on the newest kernel of its series.
         modules: of that kernel, below `kernel/` and without `.ko`, in the order in which they can be loaded.
+        network_modules: likewise, of the network devices that clouds have.
+        stub: path of the EFI stub of unified kernel images, in the package `STUB`.
         firmware: by role.
         command_line: of the kernel.
+        target: the engine's name for it, where its images are built on machines of the same; None is an image whose Keeps compile for themselves what
+            every module needs.
     """
 
     name: str
@@ -191,8 +201,11 @@ class Architecture:
     wheel: str
     kernel: str
     modules: tuple[str, ...]
+    network_modules: tuple[str, ...]
+    stub: str
     firmware: Mapping[str, Firmware]
     command_line: str
+    target: str | None = None
 
     @property
     def guest_packages(self) -> tuple[str, ...]:
@@ -223,6 +236,23 @@ _COMMAND_LINE = (
     f" init_on_free=1 initcall_blacklist={','.join(_NOT_STARTED)}"
 )
 
+STUB = "systemd-boot-efi"
+"""The Debian package of EFI stubs. Its series is 257: later stubs may hand the kernel a secret that nobody can predict."""
+
+CLOUD_COMMAND_LINE = f"ipv6.disable=1 {LINK_WORD}tcp:{TCP_LINK_PORT}"
+"""What images for clouds have at the end of their command line."""
+
+# virtio-net with what it needs, of most; Amazon's, Google's, Microsoft's.
+_NETWORK_MODULES = (
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
+    "drivers/net/ethernet/amazon/ena/ena",
+    "drivers/net/ethernet/google/gve/gve",
+    "drivers/hv/hv_vmbus",
+    "drivers/net/hyperv/hv_netvsc",
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "x86_64": Architecture(
         name="x86_64",
@@ -237,6 +267,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             "drivers/virt/coco/sev-guest/sev-guest",
             "drivers/virt/coco/tdx-guest/tdx-guest",
         ),
+        network_modules=_NETWORK_MODULES,
+        stub="usr/lib/systemd/boot/efi/linuxx64.efi.stub",
         firmware={
             "vm": Firmware(package="ovmf-generic", path="usr/share/ovmf/OVMF.fd"),
             # The only one that compares kernel, initramfs and command line with the hashes that were measured.
@@ -246,6 +278,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             ),
         },
         command_line=f"console=ttyS0 {_COMMAND_LINE}",
+        target="x86_64-unknown-linux-gnu",
     ),
     "aarch64": Architecture(
         name="aarch64",
@@ -256,7 +289,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         kernel="linux-image-6.12-cloud-arm64",
         # QEMU's vTPM is another device there. This kernel has no driver for CCA's reports yet.
         modules=("drivers/char/tpm/tpm_tis_core", "drivers/char/tpm/tpm_tis"),
-        firmware={"vm": Firmware(package="qemu-efi-aarch64", path="usr/share/qemu-efi-aarch64/QEMU_EFI.fd")},
+        network_modules=_NETWORK_MODULES,
+        stub="usr/lib/systemd/boot/efi/linuxaa64.efi.stub",
+        # The others of that package know no TPM, and measure nothing. Without keys this one asks for no signature.
+        firmware={
+            "vm": Firmware(package="qemu-efi-aarch64", path="usr/share/AAVMF/AAVMF_CODE.secboot.fd", padded=True)
+        },
         command_line=f"console=ttyAMA0 {_COMMAND_LINE}",
     ),
 }

@@ -1,31 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put together what an image consists of: the entries of its initramfs, its kernel and its firmware.
 
-Three layers, each kept in the cache as an archive under the digest of everything it follows from, which includes this
-package's own code: enarx's modules; the interpreter, its library and the wheels; kernel, modules and firmware. What a layer
-consists of is in `contents`. Layers only hold what belongs into the image; nothing of the machine that builds goes into one.
+Layers, each kept in the cache as an archive under the digest of everything it follows from, which includes this package's own code:
+enarx's modules; what its engine has compiled before; the interpreter, its library and the wheels; kernel, modules and firmware; and for
+clouds drivers of networks and the EFI stub. Below them, what was compiled of each module is kept, and what it imports. What a layer consists of is in
+`contents`. Layers hold what belongs into the image, and nothing of the machine that builds.
+
+What holds it together is `make_parts`: the order of the layers, and what each follows from.
 """
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import hashlib
 import lzma
 import os
 import posixpath
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from enarx.errors import ConfigError, DecodeError, PlatformError
+from enarx.errors import ConfigError, DecodeError
 from enarx.image import contents
-from enarx.image.closure import Module, find_closure
+from enarx.image.closure import Imports, Module, find_closure, find_imports
 from enarx.image.contents import Architecture
 from enarx.image.elf import is_elf, needed_libraries
+from enarx.image.kept import find, forget_old, keep, put
 from enarx.image.lock import Input, Lock
-from enarx.image.newc import Entry, device, directory, file, read_newc, write_newc
+from enarx.image.newc import Entry, arrange, device, directory, file, read_newc, write_newc
+from enarx.image.overlays import AHEAD, compile_ahead
 from enarx.image.packages import Package, read_deb, read_wheel
-from enarx.image.store import private_cache
 from enarx.image.tools import Tools
 
 __all__ = ["Parts", "image_inputs", "make_parts", "needed_entries", "read_package", "select_modules"]
@@ -33,10 +37,14 @@ __all__ = ["Parts", "image_inputs", "make_parts", "needed_entries", "read_packag
 _MAX_SOURCE_BYTES = 4 << 20
 _MAX_MODULE_BYTES = 16 << 20
 _MAX_LAYERS = 12
+_MAX_MODULES = 2000
+# What decides how the engine compiles.
+_COMPILING = ("enarx.runtime.capi ", "enarx.runtime.compiling ", "enarx.runtime.engine ", "enarx/runtime/preview1/")
 # In a layer, and not in the image: names that the next layer follows from.
 _OUTSIDE = ".outside"
 _KERNEL = ".kernel"
 _FIRMWARE = ".firmware/"
+_STUB = ".stub"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +56,28 @@ class Parts:
         entries: what is in it, in its order.
         kernel: the kernel's file.
         firmware: by role.
+        stub: the EFI stub, of an image for clouds; else empty.
     """
 
     initramfs: bytes
     entries: tuple[Entry, ...]
     kernel: bytes
     firmware: Mapping[str, bytes]
+    stub: bytes
 
 
-def image_inputs(architecture: Architecture, lock: Lock) -> tuple[Input, ...]:
+def image_inputs(architecture: Architecture, lock: Lock, *, cloud: bool = False) -> tuple[Input, ...]:
     """Return what an image is made of.
+
+    Args:
+        architecture: of the image.
+        lock: of that architecture.
+        cloud: whether it is for clouds.
 
     Raises:
         ConfigError: the lock lacks one.
     """
-    debs = (*architecture.guest_packages, *architecture.firmware_packages)
+    debs = (*architecture.guest_packages, *architecture.firmware_packages, *((contents.STUB,) if cloud else ()))
     return (*(lock.deb(name) for name in debs), lock.kernel(), *(lock.wheel(name) for name in contents.WHEELS))
 
 
@@ -73,6 +88,7 @@ def make_parts(
     tools: Tools,
     package_folder: str,
     *,
+    cloud: bool,
     fresh: bool,
     progress: Callable[[str], None],
 ) -> Parts:
@@ -84,6 +100,7 @@ def make_parts(
         files: where at least its `image_inputs` are.
         tools: programs to make it with.
         package_folder: the folder of the package `enarx`.
+        cloud: whether the image is for clouds.
         fresh: whether to make everything again, whatever the cache has.
         progress: is told what is made.
 
@@ -99,24 +116,37 @@ def make_parts(
     modules, data = read_package(package_folder)
     sources = [f"{name} {hashlib.sha256(module.source).hexdigest()}" for name, module in modules.items()]
     sources += [f"{path} {hashlib.sha256(text).hexdigest()}" for path, text in data.items()]
-    own = layer("enarx", sources, lambda: _make_enarx(modules, data, tools))
+    own = layer("enarx", sources, lambda: _make_enarx(modules, data, tools, fresh=fresh))
     outside = next(entry.data for entry in own if entry.path == _OUTSIDE).decode().split()
+    overlays: list[Entry] = []
+    target = architecture.target
+    if target is not None:
+        wheel = lock.wheel("wasmtime")
+        overlay_key = [wheel.sha256, target, *(line for line in sources if line.startswith(_COMPILING))]
+        overlays = layer("overlays", overlay_key, lambda: _make_overlays(target, files[wheel], data, package_folder))
     inputs = image_inputs(architecture, lock)
     kernel_inputs = {lock.kernel(), *(lock.deb(name) for name in architecture.firmware_packages)}
     system_key = [entry.sha256 for entry in inputs if entry not in kernel_inputs] + outside
-    system = layer("interpreter", system_key, lambda: _make_system(architecture, lock, files, tools, outside))
+    system = layer(
+        "interpreter", system_key, lambda: _make_system(architecture, lock, files, tools, outside, fresh=fresh)
+    )
     boot_key = [entry.sha256 for entry in inputs if entry in kernel_inputs]
     boot = layer("kernel", boot_key, lambda: _make_boot(architecture, lock, files))
-    entries = [entry for entry in (*own, *system, *boot) if not entry.path.startswith(".")]
+    network: list[Entry] = []
+    if cloud:
+        network_key = [lock.kernel().sha256, lock.deb(contents.STUB).sha256]
+        network = layer("network", network_key, lambda: _make_network(architecture, lock, files))
+    entries = [entry for entry in (*own, *overlays, *system, *boot, *network) if not entry.path.startswith(".")]
     entries.append(file("init", contents.INIT, executable=True))
     entries += [directory(name) for name in contents.FOLDERS]
     entries += [device(*numbers) for numbers in contents.DEVICES]
-    archive = write_newc(entries)
+    entries = arrange(entries)
     return Parts(
-        initramfs=archive,
-        entries=tuple(read_newc(archive)),
+        initramfs=write_newc(entries),
+        entries=tuple(entries),
         kernel=next(entry.data for entry in boot if entry.path == _KERNEL),
         firmware={entry.path.removeprefix(_FIRMWARE): entry.data for entry in boot if entry.path.startswith(_FIRMWARE)},
+        stub=next((entry.data for entry in network if entry.path == _STUB), b""),
     )
 
 
@@ -172,11 +202,14 @@ def _module_path(name: str, module: Module) -> str:
     return name.replace(".", "/") + ("/__init__.py" if module.is_package else ".py")
 
 
-def select_modules(modules: Mapping[str, Module]) -> tuple[list[str], list[str]]:
+def select_modules(
+    modules: Mapping[str, Module], *, read_imports: Callable[[str, Module, bool], Imports] = find_imports
+) -> tuple[list[str], list[str]]:
     """Choose what of enarx belongs into an image.
 
     Args:
         modules: what `read_package` found.
+        read_imports: `find_imports`, or what remembers its results.
 
     Returns:
         Names of modules of enarx, and names of others that they import; both sorted.
@@ -184,7 +217,7 @@ def select_modules(modules: Mapping[str, Module]) -> tuple[list[str], list[str]]
     Raises:
         ConfigError: they import something of enarx that no image holds.
     """
-    closure = find_closure(modules, contents.ROOTS, in_functions=True)
+    closure = find_closure(modules, contents.ROOTS, in_functions=True, read_imports=read_imports)
     wrong = sorted(name for name in closure.outside if name.partition(".")[0] == "enarx")
     if wrong:
         raise ConfigError(
@@ -193,27 +226,54 @@ def select_modules(modules: Mapping[str, Module]) -> tuple[list[str], list[str]]
     return sorted(closure.inside), sorted(closure.outside)
 
 
-def _make_enarx(modules: Mapping[str, Module], data: Mapping[str, bytes], tools: Tools) -> list[Entry]:
-    inside, outside = select_modules(modules)
+def _make_enarx(modules: Mapping[str, Module], data: Mapping[str, bytes], tools: Tools, *, fresh: bool) -> list[Entry]:
+    inside, outside = select_modules(modules, read_imports=_kept_imports)
     sources = [(f"{contents.SITE}/{_module_path(name, modules[name])}", modules[name].source) for name in inside]
     folders = {posixpath.dirname(path) for path, _ in sources}
     files = [file(f"{contents.SITE}/{path}", text) for path, text in data.items()]
     # What lies beside a module belongs to it.
     files = [entry for entry in files if posixpath.dirname(entry.path) in folders]
-    return [file(_OUTSIDE, "\n".join(outside).encode()), *files, *_compile(sources, tools)]
+    return [file(_OUTSIDE, "\n".join(outside).encode()), *files, *_compile(sources, tools, fresh=fresh)]
 
 
-def _compile(sources: list[tuple[str, bytes]], tools: Tools) -> list[Entry]:
-    sources = sorted(sources)
-    compiled = tools.compile([("/" + path, source) for path, source in sources])
-    return [file(path + "c", data) for (path, _), data in zip(sources, compiled, strict=True)]
+def _kept_imports(name: str, module: Module, in_functions: bool) -> Imports:
+    """Return what a module imports, found out once for each text of it."""
+    key = f"{_recipe()} {name} {module.is_package} {in_functions} {hashlib.sha256(module.source).hexdigest()}"
+    made = keep("image-imports", key.encode(), lambda: repr(find_imports(name, module, in_functions)).encode())
+    imports: Imports = ast.literal_eval(made.decode())
+    return imports
+
+
+def _compile(sources: list[tuple[str, bytes]], tools: Tools, *, fresh: bool) -> list[Entry]:
+    """Compile modules, each once for each text of it."""
+    cache = "image-compiled"
+    keys = {path: f"{tools.identity} {path} {hashlib.sha256(text).hexdigest()}".encode() for path, text in sources}
+    kept = {path: None if fresh else find(cache, key) for path, key in keys.items()}
+    left = [(path, text) for path, text in sources if kept[path] is None]
+    made = tools.compile([("/" + path, text) for path, text in left]) if left else []
+    for (path, _), data in zip(left, made, strict=True):
+        put(cache, keys[path], data)
+        kept[path] = data
+    return [file(path + "c", data) for path, data in sorted(kept.items()) if data is not None]
+
+
+def _make_overlays(target: str, wheel: str, data: Mapping[str, bytes], package_folder: str) -> list[Entry]:
+    engine = read_wheel(wheel, "wasmtime", contents.WHEELS["wasmtime"])
+    made = compile_ahead({path: data[path] for path in AHEAD}, engine, package_folder, target)
+    return [file(f"{contents.SITE}/{path}", code) for path, code in made.items()]
 
 
 # --- Interpreter, standard library, wheels ---------------------------------------------------------------------------
 
 
 def _make_system(
-    architecture: Architecture, lock: Lock, files: Mapping[Input, str], tools: Tools, outside: list[str]
+    architecture: Architecture,
+    lock: Lock,
+    files: Mapping[Input, str],
+    tools: Tools,
+    outside: list[str],
+    *,
+    fresh: bool,
 ) -> list[Entry]:
     entries = [
         # The paths that are in the interpreter and in the loader.
@@ -246,7 +306,7 @@ def _make_system(
         (f"{contents.STDLIB_ROOT}/{_module_path(name, library[name])}", library[name].source) for name in closure.inside
     ]
     entries += [file(*extensions[name]) for name in sorted(closure.outside & extensions.keys())]
-    entries += _compile(sources, tools)
+    entries += _compile(sources, tools, fresh=fresh)
     return entries + needed_entries(entries, libraries, posixpath.basename(architecture.loader))
 
 
@@ -304,15 +364,8 @@ def needed_entries(entries: Iterable[Entry], libraries: Mapping[str, Entry], loa
 
 
 def _make_boot(architecture: Architecture, lock: Lock, files: Mapping[Input, str]) -> list[Entry]:
-    suffixes = {f"/kernel/{name}.ko.xz": name for name in architecture.modules}
-    kernel = lock.kernel()
-    package = read_deb(
-        files[kernel], kernel.name, lambda path: path.startswith("boot/vmlinuz") or path.endswith(tuple(suffixes))
-    )
-    entries = [file(_KERNEL, _only(package, "boot/vmlinuz", ""))]
-    for suffix, name in suffixes.items():
-        module = lzma.LZMADecompressor().decompress(_only(package, "", suffix), _MAX_MODULE_BYTES)
-        entries.append(file(f"usr/lib/modules/{posixpath.basename(name)}.ko", module))
+    package, modules = _read_kernel(architecture.modules, lock, files)
+    entries = [file(_KERNEL, _only(package, "boot/vmlinuz", "")), *modules]
     for role, firmware in architecture.firmware.items():
         path = firmware.path
         data = read_deb(files[lock.deb(firmware.package)], firmware.package, path.__eq__).read(path)
@@ -320,8 +373,30 @@ def _make_boot(architecture: Architecture, lock: Lock, files: Mapping[Input, str
             from enarx.image.secure_boot import remove_secure_boot
 
             data = remove_secure_boot(data)
+        if firmware.padded:
+            data = data.rstrip(b"\0")
         entries.append(file(_FIRMWARE + role, data))
     return entries
+
+
+def _make_network(architecture: Architecture, lock: Lock, files: Mapping[Input, str]) -> list[Entry]:
+    _, modules = _read_kernel(architecture.network_modules, lock, files)
+    stub = read_deb(files[lock.deb(contents.STUB)], contents.STUB, architecture.stub.__eq__).read(architecture.stub)
+    return [*modules, file(_STUB, stub)]
+
+
+def _read_kernel(names: Iterable[str], lock: Lock, files: Mapping[Input, str]) -> tuple[Package, list[Entry]]:
+    """Read the kernel's package, and modules out of it by what `Architecture` calls them."""
+    suffixes = {f"/kernel/{name}.ko.xz": name for name in names}
+    kernel = lock.kernel()
+    package = read_deb(
+        files[kernel], kernel.name, lambda path: path.startswith("boot/vmlinuz") or path.endswith(tuple(suffixes))
+    )
+    modules = []
+    for suffix, name in suffixes.items():
+        module = lzma.LZMADecompressor().decompress(_only(package, "", suffix), _MAX_MODULE_BYTES)
+        modules.append(file(f"usr/lib/modules/{posixpath.basename(name)}.ko", module))
+    return package, modules
 
 
 def _only(package: Package, prefix: str, suffix: str) -> bytes:
@@ -339,37 +414,25 @@ def _only(package: Package, prefix: str, suffix: str) -> bytes:
 def _layer(
     key: Iterable[str], make: Callable[[], list[Entry]], tell: Callable[[], None], *, fresh: bool
 ) -> list[Entry]:
-    folder = private_cache("image-layers")
-    digest = hashlib.sha256("\n".join([_recipe(), *key]).encode()).hexdigest()
-    path = os.path.join(folder, digest)
-    if not fresh:
-        with contextlib.suppress(OSError, DecodeError), open(path, "rb") as kept:
-            head = kept.read(32)
-            archive = kept.read()
-            if hashlib.sha256(archive).digest() == head:
-                os.utime(path)
-                return [entry for entry in read_newc(archive) if entry.mode & 0o170000 != 0o040000]
+    cache = "image-layers"
+    name = "\n".join([_recipe(), *key]).encode()
+    archive = None if fresh else find(cache, name)
+    if archive is not None:
+        return [entry for entry in read_newc(archive) if entry.mode & 0o170000 != 0o040000]
     tell()
     entries = make()
-    archive = write_newc(entries)
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as made:
-            made.write(hashlib.sha256(archive).digest())
-            made.write(archive)
-        os.rename(made.name, path)
-        kept_paths = sorted((entry.path for entry in os.scandir(folder)), key=os.path.getmtime, reverse=True)
-        for old in kept_paths[_MAX_LAYERS:]:
-            os.unlink(old)
-    except OSError as error:
-        raise PlatformError(f"cannot build an image: {folder}: {error.strerror}") from error
+    put(cache, name, write_newc(entries))
+    for each, most in ((cache, _MAX_LAYERS), ("image-compiled", _MAX_MODULES), ("image-imports", _MAX_MODULES)):
+        forget_old(each, most)
     return entries
 
 
+@lru_cache(maxsize=1)
 def _recipe() -> str:
     """Return a digest of the code that decides what is in an image."""
     digest = hashlib.sha256()
     folder = os.path.dirname(os.path.abspath(__file__))
-    for name in ("closure", "contents", "elf", "initramfs", "newc", "packages", "secure_boot"):
+    for name in ("closure", "contents", "elf", "initramfs", "newc", "overlays", "packages", "secure_boot"):
         with open(f"{folder}/{name}.py", "rb") as source:
             digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()

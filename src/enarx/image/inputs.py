@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from enarx.errors import ConfigError, PlatformError, TransportError
-from enarx.image.contents import TOOLS, WHEELS, Architecture
+from enarx.image.contents import STUB, TOOLS, WHEELS, Architecture
 from enarx.image.lock import Input, Lock
 from enarx.image.store import private_cache
 
@@ -41,11 +41,12 @@ Progress = Callable[[str, int, int], None]
 """Is told what happens, how many bytes of it are done, and of how many; 0 of 0 where that is unknown."""
 
 _SUITE = "bookworm"
-_SUITES = "bookworm bookworm-updates bookworm-backports testing"
+_SUITES = "bookworm bookworm-updates bookworm-backports trixie testing"
 _SECURITY = "bookworm-security"
 # What a mirror of Debian can be called in a list of sources.
 _DEBIAN_SUITES = re.compile(r"(old|oldold)?stable|testing|unstable|sid|bookworm|trixie|forky|duke")
 _FROM_TESTING = ("ovmf-*", "qemu-efi-*")
+_FROM_TRIXIE = (STUB,)
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 
@@ -295,7 +296,7 @@ def _pip() -> list[str]:
 def resolve_lock(architecture: Architecture, path: str, *, progress: Progress = silent) -> Lock:
     """Find what there is now for every input of an image, and have the wheels on this machine.
 
-    Debian packages are the newest of Debian 12 with its updates, firmware the newest of testing; wheels have the versions
+    Debian packages are the newest of Debian 12 with its updates, firmware the newest of testing, the EFI stub of trixie; wheels have the versions
     that this enarx runs with.
 
     Args:
@@ -328,9 +329,12 @@ def _resolve_debs(architecture: Architecture, place: str, deadline: float) -> li
             + (f"Signed-By: {_KEYRING}\n" if os.path.exists(_KEYRING) else "")
             for mirror, suites in ((mirror, _SECURITY if security else _SUITES) for mirror, security in _mirrors())
         ),
-        # Firmware is of testing and nothing else is.
-        "Package: *\nPin: release a=testing\nPin-Priority: -1\n\n"
-        f"Package: {' '.join(_FROM_TESTING)}\nPin: release a=testing\nPin-Priority: 990\n",
+        # Firmware is of testing, the stub of trixie, and nothing else is of either.
+        "".join(
+            f"Package: *\nPin: release {suite}\nPin-Priority: -1\n\n"
+            f"Package: {' '.join(names)}\nPin: release {suite}\nPin-Priority: 990\n\n"
+            for suite, names in (("n=trixie", _FROM_TRIXIE), ("a=testing", _FROM_TESTING))
+        ),
     )
     status, said = _run(["apt-get", "-q", "update"], environment, deadline)
     if status or "\nErr:" in said:
@@ -339,14 +343,15 @@ def _resolve_debs(architecture: Architecture, place: str, deadline: float) -> li
             hint="see whether `apt-get update` works here",
         )
     kernel = _show([architecture.kernel], environment, deadline)[architecture.kernel].get("Depends", "")
-    names = [*architecture.guest_packages, *TOOLS, *architecture.firmware_packages, kernel.partition(" ")[0]]
+    names = [*architecture.guest_packages, *TOOLS, *architecture.firmware_packages, STUB, kernel.partition(" ")[0]]
     found = _show(names, environment, deadline)
+    suites = {STUB: "trixie", **dict.fromkeys(architecture.firmware_packages, "testing")}
     return [
         Input(
             kind="deb",
             name=name,
             version=found[name]["Version"],
-            suite="testing" if name in architecture.firmware_packages else _SUITE,
+            suite=suites.get(name, _SUITE),
             filename=found[name]["Filename"],
             size=int(found[name]["Size"]),
             sha256=found[name]["SHA256"],

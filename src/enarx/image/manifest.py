@@ -20,6 +20,7 @@ from enarx.image.lock import Input
 __all__ = [
     "MANIFEST",
     "MAX_MANIFEST_BYTES",
+    "UKI",
     "Artefact",
     "File",
     "Manifest",
@@ -29,12 +30,13 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+UKI = "uki.efi"
 MAX_MANIFEST_BYTES = 8 << 20
 _FORMAT = 1
 _MAX_FILES = 20_000
 _HEX = re.compile(r"(?:[0-9a-f]{2}){1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ARTEFACT = re.compile(r"cmdline|initramfs|kernel|firmware/[a-z0-9]{1,20}\.fd")
+_ARTEFACT = re.compile(r"cmdline|initramfs|kernel|uki\.efi|firmware/[a-z0-9]{1,20}\.fd")
 _REQUIRED = frozenset({"cmdline", "initramfs", "kernel"})
 
 

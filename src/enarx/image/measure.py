@@ -6,13 +6,14 @@ registers of one technology from them, and `Events` says which part went into wh
 
 - **SNP**: the launch digest, by sev-snp-measure. It depends on the number and the type of virtual processors.
 - **TDX**: MRTD is the firmware's code, RTMR1 the kernel, RTMR2 the command line and the initramfs. RTMR0 also has what QEMU makes for
-  the shape of a machine: ACPI tables, the list of memory, boot variables. No file says those, and so RTMR0 is not computed.
+  the shape of a machine: ACPI tables, the list of memory, boot variables. No file says those; `measure_shape` has it from QEMU.
 - **vTPM**: PCR 0 is the firmware's code, 4 the kernel, 7 that Secure Boot is off, 9 the command line and the initramfs; 2, 3, 5, 6
-  and 8 are the same for all. PCR 1 is what RTMR0 is, and not computed either.
-- **UKI**: PCR 11 is its sections, PCR 4 the image and the kernel in it.
+  and 8 are the same for all. PCR 1 is what RTMR0 is.
+- **UKI**: PCR 11 is its sections, PCR 4 the whole, PCR 9 as above; 12 and 13 are zero where nothing was added from elsewhere.
 
 Rules of this file: nothing is read but arguments, and nobody is asked who started the machine. A register is the value for a boot
-by `-kernel` with OVMF of 2026.08 or a later version that measures in the same order, without Secure Boot.
+by `-kernel` with OVMF, or its counterpart for Arm, of 2026.08 or a later version that measures in the same order, without the keys
+of Secure Boot. What differs between architectures is seen in the files.
 
 Source: AMD 56860 section 8.17; Intel TDX module base architecture 12.2.1; TCG PC Client Platform Firmware Profile 1.06; UEFI 2.10
 section 38.4.1; Linux Documentation/admin-guide/efi-stub.rst; systemd-stub(7).
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ from uuid import UUID
 
 from enarx.errors import DecodeError, UsageError
 from enarx.image import measure_firmware
+from enarx.image.disk import gpt_event
 from enarx.image.measure_firmware import MAX_FIRMWARE_BYTES, TdvfSection
 from enarx.image.measure_pe import PeFile, kernel_as_patched, parse_pe_untrusted
 
@@ -41,14 +44,20 @@ __all__ = [
     "KERNEL",
     "MAX_VCPUS",
     "Boot",
+    "LaunchParts",
     "Measured",
     "launch_cmdline",
     "mrtd",
+    "secure_boot_events",
+    "snp_cmdline_sha256",
+    "snp_firmware_pages",
     "snp_launch_digest",
     "snp_launch_digests",
     "tdx_events",
     "tdx_registers",
+    "uki_events",
     "uki_pcrs",
+    "uki_registers",
     "vcpu_types",
     "vtpm_events",
     "vtpm_pcrs",
@@ -76,10 +85,15 @@ _SECURE_BOOT_OFF = (
 _SEPARATOR = bytes(4)
 _CALLING = b"Calling EFI Application from Boot Option"
 _EXIT = (b"Exit Boot Services Invocation", b"Exit Boot Services Returned with Success")
+_EXIT_IN_VAIN = (_EXIT[0], b"Exit Boot Services Returned with Failure")
 # Measured by systemd-stub in this order, if they are there; a signature over PCR 11 cannot be in it.
 _UKI_SECTIONS = (
     ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey",
 )  # fmt: skip
+# Of all others, a stub adds something to the initramfs.
+_HANDED_ON = frozenset({".linux", ".cmdline", ".initrd", ".uname", ".sbat"})
+_STUB_VERSION = re.compile(rb"systemd-stub (\d{1,4})")
+_STARTS_KERNEL_ITSELF = 258
 
 
 class Measured(NamedTuple):
@@ -94,11 +108,27 @@ class Measured(NamedTuple):
     digest: bytes
 
 
+class LaunchParts(NamedTuple):
+    """All that an SNP launch digest takes of a machine's parts, beside the tables in its firmware.
+
+    Args:
+        firmware_pages: launch digest of the firmware's own pages and nothing else, 48 bytes.
+        kernel_sha256: of the kernel's file.
+        initramfs_sha256: of the initramfs's file.
+        cmdline_sha256: of the command line and a zero byte.
+    """
+
+    firmware_pages: bytes
+    kernel_sha256: bytes
+    initramfs_sha256: bytes
+    cmdline_sha256: bytes
+
+
 class Boot:
     """A kernel, an initramfs and a command line, each hashed at most once for all registers.
 
     Args:
-        kernel: a bzImage with an EFI stub.
+        kernel: a bzImage or an Image of Arm, with an EFI stub.
         initramfs: the file.
         cmdline: as it is given to QEMU.
         kernel_sha256: of the kernel's file, where it is known already.
@@ -136,6 +166,11 @@ class Boot:
         """Of the whole file."""
         return self._known[1] or hashlib.sha256(self.initramfs).digest()
 
+    @property
+    def cmdline_sha256(self) -> bytes:
+        """As the table of hashes has it that SNP measures."""
+        return snp_cmdline_sha256(self.cmdline)
+
     def load_options(self, algorithm: str) -> Measured:
         """Return what the kernel's EFI stub measures of its command line: firmware puts the initramfs's name before it."""
         options = f"initrd=initrd {self.cmdline}\0".encode("utf-16-le")
@@ -160,6 +195,27 @@ def vcpu_types() -> tuple[str, ...]:
     from sevsnpmeasure.vcpu_types import CPU_SIGS
 
     return tuple(CPU_SIGS)
+
+
+def snp_cmdline_sha256(cmdline: str) -> bytes:
+    """Return the digest of a command line that SNP measures."""
+    return hashlib.sha256(cmdline.encode() + b"\0").digest()
+
+
+def snp_firmware_pages(firmware: bytes) -> bytes:
+    """Return the launch digest of a firmware's own pages, 48 bytes: what a launch begins with.
+
+    Raises:
+        DecodeError: it does not consist of pages.
+    """
+    from sevsnpmeasure.gctx import GCTX
+
+    if not 0 < len(firmware) <= MAX_FIRMWARE_BYTES or len(firmware) % _PAGE:
+        raise DecodeError(f"cannot measure firmware: the file: found {len(firmware)} bytes, want whole pages")
+    context = GCTX()
+    # It ends where the first 4 GiB do.
+    context.update_normal_pages((1 << 32) - len(firmware), firmware)
+    return bytes(context.ld())
 
 
 def snp_launch_digest(
@@ -202,21 +258,19 @@ def snp_launch_digest(
 def snp_launch_digests(
     *,
     firmware: bytes,
-    boot: Boot,
+    boot: Boot | LaunchParts,
     vcpus: Iterable[int],
     vcpu_types: Iterable[str],
     sev_features: int = SNP_ACTIVE,
-    firmware_pages: bytes | None = None,
 ) -> dict[tuple[int, str], bytes]:
     """Return launch digests of machines of several shapes, hashing once what they have in common.
 
     Args:
         firmware: as for `snp_launch_digest`, like all but these.
-        boot: kernel, initramfs and command line.
+        boot: kernel, initramfs and command line; or the digests of all parts, of which the firmware's tables are as in `firmware`.
         vcpus: numbers of processors.
         vcpu_types: their types.
         sev_features: of the first processor.
-        firmware_pages: the digest of the firmware's own pages, 48 bytes, where only its tables are known; None hashes them.
 
     Returns:
         48 bytes for each number and type.
@@ -238,7 +292,7 @@ def snp_launch_digests(
 
         def __init__(self) -> None:
             self.kernel_hash, self.initrd_hash = boot.kernel_sha256, boot.initramfs_sha256
-            self.cmdline_hash = hashlib.sha256(boot.cmdline.encode() + b"\0").digest()
+            self.cmdline_hash = boot.cmdline_sha256
 
     wanted = frozenset(vcpus)
     if not wanted or not all(1 <= count <= MAX_VCPUS for count in wanted):
@@ -246,9 +300,7 @@ def snp_launch_digests(
     digests: dict[tuple[int, str], bytes] = {}
     try:
         ovmf = _snp_firmware(firmware)
-        shared = GCTX() if firmware_pages is None else GCTX(seed=firmware_pages)
-        if firmware_pages is None:
-            shared.update_normal_pages(ovmf.gpa(), ovmf.data())
+        shared = GCTX(seed=boot.firmware_pages if isinstance(boot, LaunchParts) else snp_firmware_pages(firmware))
         snp_update_metadata_pages(shared, ovmf, Hashes(), VMMType.QEMU)
         reset_eip = ovmf.sev_es_reset_eip()
     except (AssertionError, LookupError, RuntimeError, ValueError) as error:
@@ -352,8 +404,8 @@ def vtpm_pcrs(
         kernel: likewise `-kernel`.
         initramfs: likewise `-initrd`.
         cmdline: likewise `-append`.
-        patched_for: the machine's memory in bytes, where QEMU is older than 10.0 and so writes into the kernel's header; None
-            from 10.0 on.
+        patched_for: the machine's memory in bytes, where QEMU is older than 10.0 and so writes into the header of a kernel for x86;
+            None from 10.0 on, and without effect for other kernels.
         firmware_version: of the firmware; None finds it in the file.
 
     Raises:
@@ -381,7 +433,7 @@ def vtpm_events(
         4: (kernel_event(boot, patched_for), *_fixed("sha256", _CALLING, _SEPARATOR)),
         5: _fixed("sha256", _SEPARATOR, *_EXIT),
         6: separator,
-        7: _secure_boot_events(),
+        7: secure_boot_events(firmware, "sha256"),
         8: (),
         9: (boot.load_options("sha256"), Measured(INITRAMFS, boot.initramfs_sha256)),
     }
@@ -389,7 +441,7 @@ def vtpm_events(
 
 def kernel_event(boot: Boot, patched_for: int | None) -> Measured:
     """Return what firmware measures of a kernel; the arguments are those of `vtpm_pcrs`."""
-    if patched_for is None:
+    if patched_for is None or not boot.pe.is_x86:
         return Measured(KERNEL, boot.pe.digest("sha256"))
     patched = kernel_as_patched(boot.kernel, initramfs_bytes=len(boot.initramfs), memory_bytes=patched_for)
     return Measured(KERNEL, boot.pe._replace(data=patched).digest("sha256"))
@@ -397,28 +449,31 @@ def kernel_event(boot: Boot, patched_for: int | None) -> Measured:
 
 def _firmware_events(firmware: bytes, version: str | None) -> tuple[Measured, ...]:
     text = measure_firmware.firmware_version(firmware) if version is None else version
-    pei, dxe = measure_firmware.volume_digests(firmware)
     measured = hashlib.sha256(f"{text}\0".encode("utf-16-le")).digest()
     return (
-        *(Measured(FIRMWARE, digest) for digest in (measured, pei, dxe)),
+        *(Measured(FIRMWARE, digest) for digest in (measured, *measure_firmware.volume_digests(firmware))),
         *_fixed("sha256", _SEPARATOR),
     )
 
 
-def _secure_boot_events() -> tuple[Measured, ...]:
+def secure_boot_events(firmware: bytes, algorithm: str) -> tuple[Measured, ...]:
+    """Return what says that Secure Boot is off, and the separator after it."""
+    # Firmware that could ask for signatures has the first of the variables, and in it that it does not.
+    off = b"\0" if measure_firmware.has_secure_boot(firmware) else b""
     variables = (
-        vendor.bytes_le + struct.pack("<QQ", len(name), 0) + name.encode("utf-16-le")
-        for vendor, name in _SECURE_BOOT_OFF
+        vendor.bytes_le + struct.pack("<QQ", len(name), len(value)) + name.encode("utf-16-le") + value
+        for (vendor, name), value in zip(_SECURE_BOOT_OFF, (off, b"", b"", b"", b""), strict=True)
     )
-    return _fixed("sha256", *variables, _SEPARATOR, part="Secure Boot")
+    return _fixed(algorithm, *variables, _SEPARATOR, part="Secure Boot")
 
 
 def uki_pcrs(*, firmware: bytes, uki: bytes, from_disk: bool, firmware_version: str | None = None) -> dict[int, bytes]:
-    """Return the SHA-256 PCRs 0, 4, 7 and 11 of a machine that boots a unified kernel image.
+    """Return the SHA-256 PCRs 0, 4, 7, 9 and 11 to 13 of a machine that boots a unified kernel image.
 
     Args:
         firmware: as for `vtpm_pcrs`.
-        uki: made of systemd's stub.
+        uki: made of systemd's stub. PCR 9 is computed only where all that the kernel gets is a command line and an initramfs, as
+            from stubs before 258: newer ones may hand it a secret that they make up.
         from_disk: whether firmware finds it on a disk, and not by `-kernel`.
         firmware_version: as for `vtpm_pcrs`.
 
@@ -426,24 +481,89 @@ def uki_pcrs(*, firmware: bytes, uki: bytes, from_disk: bool, firmware_version: 
         DecodeError: it is no unified kernel image, or the firmware no OVMF.
         PlatformError: virt-firmware is missing.
     """
-    image = parse_pe_untrusted(uki, what="the unified kernel image")
-    if ".linux" not in image.sections:
-        raise DecodeError("cannot measure the unified kernel image: found no section .linux, want one")
-    whole = Measured(KERNEL, image.digest("sha256"))
-    inner = Measured(KERNEL, parse_pe_untrusted(image.sections[".linux"], what="the kernel").digest("sha256"))
-    boot = _fixed("sha256", _CALLING, _SEPARATOR)
-    sections: list[Measured] = []
-    for name in _UKI_SECTIONS:
-        if name in image.sections:
-            content = image.sections[name]
-            sections += (Measured(name, hashlib.sha256(data).digest()) for data in (name.encode() + b"\0", content))
     events = {
         0: _firmware_events(firmware, firmware_version),
-        4: (*boot, whole, inner) if from_disk else (whole, *boot, inner),
-        7: _secure_boot_events(),
-        11: tuple(sections),
+        7: secure_boot_events(firmware, "sha256"),
+        **_uki_events(parse_pe_untrusted(uki, what="the unified kernel image"), "sha256", from_disk=from_disk),
     }
-    return {number: _extended(register, "sha256") for number, register in events.items()}
+    return {number: _extended(register, "sha256") for number, register in sorted(events.items())}
+
+
+def uki_registers(uki: bytes) -> dict[str, list[bytes]]:
+    """Return what is measured of a unified kernel image on a disk of `enarx.image.disk`, whatever firmware and machine are.
+
+    Args:
+        uki: as for `uki_pcrs`.
+
+    Returns:
+        The values that each register may have, by a policy's keys: RTMR1 also has how often the kernel had to ask firmware to let
+        go of the machine, which is once or twice.
+
+    Raises:
+        DecodeError: it is no unified kernel image, or one of which PCR 9 cannot be computed.
+    """
+    image = parse_pe_untrusted(uki, what="the unified kernel image")
+    pcrs = _uki_events(image, "sha256", from_disk=True)
+    mrs = _uki_events(image, "sha384", from_disk=True)
+    if 9 not in pcrs:
+        raise DecodeError(
+            "cannot measure the unified kernel image: found other sections or a newer stub, want .linux, .cmdline, .initrd and a stub"
+            " of systemd 257"
+        )
+    calling, separator, *images = mrs[4]
+    (partitions,) = _fixed("sha384", gpt_event(uki))
+    registers = {f"tpm.pcr{number}": [_extended(register, "sha256")] for number, register in sorted(pcrs.items())}
+    registers["tdx.rtmr1"] = [
+        _extended((calling, separator, partitions, *images, *_fixed("sha384", *leaving)), "sha384")
+        for leaving in (_EXIT, (*_EXIT_IN_VAIN, *_EXIT))
+    ]
+    registers["tdx.rtmr2"] = [_extended((*mrs[11], *mrs[9]), "sha384")]
+    return registers
+
+
+def uki_events(uki: bytes) -> tuple[Measured, ...]:
+    """Return what goes into PCR 9 of a machine that boots a unified kernel image; nothing where that is not known.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    return _uki_events(parse_pe_untrusted(uki, what="the unified kernel image"), "sha256", from_disk=True).get(9, ())
+
+
+def _uki_events(image: PeFile, algorithm: str, *, from_disk: bool) -> dict[int, tuple[Measured, ...]]:
+    """Return what goes into which PCR of a unified kernel image, firmware left aside.
+
+    PCR 12 and 13 have what is added to it from elsewhere, which is nothing: other words on the command line, credentials, extensions.
+    """
+    if ".linux" not in image.sections:
+        raise DecodeError("cannot measure the unified kernel image: found no section .linux, want one")
+    images = (Measured(KERNEL, image.digest(algorithm)),)
+    version = _STUB_VERSION.search(image.sections.get(".sdmagic", b""))
+    is_old = version is None or int(version[1]) < _STARTS_KERNEL_ITSELF
+    inner: tuple[Measured, ...] = ()
+    if is_old:
+        # Such a stub has firmware load the kernel, which measures it.
+        inner = (Measured(KERNEL, parse_pe_untrusted(image.sections[".linux"], what="the kernel").digest(algorithm)),)
+    boot = _fixed(algorithm, _CALLING, _SEPARATOR)
+    there = [name for name in _UKI_SECTIONS if name in image.sections]
+    sections = [
+        Measured(name, hashlib.new(algorithm, data).digest())
+        for name in there
+        for data in (name.encode() + b"\0", image.sections[name])
+    ]
+    events = {
+        4: (*boot, *images, *inner) if from_disk else (*images, *boot, *inner),
+        11: tuple(sections),
+        12: (),
+        13: (),
+    }
+    if is_old and {".cmdline", ".initrd"} <= set(there) <= _HANDED_ON:
+        options = image.sections[".cmdline"].decode("utf-8", "replace") + "\0"
+        events[9] = (
+            Measured(CMDLINE, hashlib.new(algorithm, options.encode("utf-16-le")).digest()),
+            Measured(INITRAMFS, hashlib.new(algorithm, image.sections[".initrd"]).digest()),
+        )
+    return events
 
 
 # --- Registers -------------------------------------------------------------------------------------------------------

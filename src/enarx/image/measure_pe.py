@@ -24,6 +24,7 @@ __all__ = ["PeFile", "kernel_as_patched", "parse_pe_untrusted"]
 
 MAX_SECTIONS = 96
 _PE_MAGICS = {0x10B: 96, 0x20B: 112}  # PE32 and PE32+: the offset of the data directories
+_X86 = 0x8664
 _CERTIFICATES = 4
 _CHUNK = 8
 
@@ -44,11 +45,13 @@ class PeFile(NamedTuple):
         data: all of it.
         pieces: the ranges that the Authenticode digest is over, in their order.
         sections: content by name, as long as it is in memory.
+        is_x86: whether it is for x86-64.
     """
 
     data: bytes
     pieces: tuple[tuple[int, int], ...]
     sections: Mapping[str, bytes]
+    is_x86: bool
 
     def digest(self, algorithm: str) -> bytes:
         """Return the Authenticode digest, by the name that `hashlib` has for its algorithm."""
@@ -79,7 +82,7 @@ def _parse(data: bytes, what: str) -> PeFile:
     (start,) = struct.unpack_from("<I", data, 0x3C)
     if data[:2] != b"MZ" or data[start : start + 4] != b"PE\0\0":
         raise _refusal(what, "no PE header", "a PE file, as kernels with an EFI stub are")
-    n_sections, optional_bytes = struct.unpack_from("<H12xH", data, start + 6)
+    machine, n_sections, optional_bytes = struct.unpack_from("<HH12xH", data, start + 4)
     optional = start + 24
     (magic,) = struct.unpack_from("<H", data, optional)
     if magic not in _PE_MAGICS or n_sections > MAX_SECTIONS:
@@ -117,7 +120,7 @@ def _parse(data: bytes, what: str) -> PeFile:
         raise _refusal(
             what, f"a header of {header_bytes} and {end} bytes to measure", "a multiple of 8, header included"
         )
-    return PeFile(data, (*pieces, (header_bytes, end)), contents)
+    return PeFile(data, (*pieces, (header_bytes, end)), contents, machine == _X86)
 
 
 def kernel_as_patched(kernel: bytes, *, initramfs_bytes: int, memory_bytes: int) -> bytes:

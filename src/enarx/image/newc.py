@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from enarx.errors import ConfigError, DecodeError
 
-__all__ = ["Entry", "device", "directory", "file", "link", "read_newc", "write_newc"]
+__all__ = ["Entry", "arrange", "device", "directory", "file", "link", "read_newc", "write_newc"]
 
 _TRAILER = "TRAILER!!!"
 _MAX_FILE_BYTES = (1 << 32) - 1
@@ -59,8 +59,8 @@ def device(path: str, major: int, minor: int, permissions: int) -> Entry:
     return Entry(path=path, mode=stat.S_IFCHR | permissions, device=(major, minor))
 
 
-def write_newc(entries: Iterable[Entry]) -> bytes:
-    """Return the archive of some entries and of every folder that they are in.
+def arrange(entries: Iterable[Entry]) -> list[Entry]:
+    """Return some entries and every folder that they are in, in the order of an archive.
 
     Args:
         entries: in any order, each path once.
@@ -79,9 +79,14 @@ def write_newc(entries: Iterable[Entry]) -> bytes:
             if not stat.S_ISDIR(every.setdefault(parent, directory(parent)).mode):
                 raise ConfigError(f"cannot write an archive: {parent}: found {path} in what is no folder")
             parent = parent.rpartition("/")[0]
-    pieces: list[bytes] = []
     # Before what is in it comes a folder, because a path is longer than that of its folder.
-    for number, entry in enumerate(sorted(every.values(), key=lambda entry: entry.path.encode()), 1):
+    return sorted(every.values(), key=lambda entry: entry.path.encode())
+
+
+def write_newc(entries: Iterable[Entry]) -> bytes:
+    """Return the archive of some entries and of every folder that they are in; see `arrange`."""
+    pieces: list[bytes] = []
+    for number, entry in enumerate(arrange(entries), 1):
         _append(pieces, number, entry)
     _append(pieces, 0, Entry(path=_TRAILER, mode=0))
     return b"".join(pieces)

@@ -9,8 +9,10 @@ Rules of this file:
 - SNP digests are for firmware that checks what it boots, and for nothing else: under other firmware a host could start another
   kernel with the same digest. What a software platform says of a machine with such firmware is a list of its own
   (`emulated_measurements`), for policies that accept software platforms anyway.
-- What is not in the image is not said: neither RTMR0 nor PCR 1, which are QEMU's and the machine's.
-- Explanations come after the verdict and change none. A log of events is believed as far as it replays to the registers.
+- What is not in the image is not said: neither RTMR0 nor PCR 1, which are QEMU's and the machine's; of an image for clouds nothing of
+  firmware, which is the cloud's.
+- Explanations come after the verdict and change none. A log of events is believed as far as it replays to the registers, and what a
+  host says that it started as far as that gives the launch digest.
 """
 
 from __future__ import annotations
@@ -27,18 +29,23 @@ from uuid import UUID
 from enarx.abi.event_log import EV_NO_ACTION, parse_event_log_untrusted
 from enarx.errors import DecodeError, PlatformError, UsageError, VerificationError
 from enarx.image import measure_firmware
+from enarx.image.manifest import UKI
 from enarx.image.measure import (
     CMDLINE,
     FIRMWARE,
     INITRAMFS,
     KERNEL,
     Boot,
+    LaunchParts,
     Measured,
     kernel_event,
     launch_cmdline,
     register_values,
+    snp_firmware_pages,
     snp_launch_digests,
     tdx_events,
+    uki_events,
+    uki_registers,
     vtpm_events,
 )
 from enarx.image.store import Image
@@ -49,10 +56,12 @@ __all__ = [
     "DEFAULT_VCPUS",
     "DEFAULT_VCPU_TYPES",
     "OLD_QEMU_MEMORIES",
+    "UNTOLD",
     "Machine",
     "corim_values",
     "emulated_measurements",
     "open_machine",
+    "parts_of_launch",
     "reference_values",
     "which_part_changed",
 ]
@@ -70,6 +79,7 @@ OLD_QEMU_MEMORIES: Final = tuple(range(OVERHEAD_BYTES + _MEMORY_STEP, _ALIKE_FRO
 _ROLES: Final = {"snp": "snp", "tdx": "tdx", "tpm": "vm"}
 """Whose firmware each section of a policy is about."""
 
+_ARCHITECTURES: Final = ("x86_64", "aarch64")
 _THREADS: Final = 4
 _ZEROS: Final = {
     "snp": {"family_id": 16, "image_id": 16, "host_data": 32},
@@ -84,10 +94,22 @@ _PARTS: Final = {
     "tdx.rtmr0": "what QEMU makes for the shape of the machine",
     "tdx.rtmr1": KERNEL,
 }
+_UKI_PARTS: Final = {
+    "tpm.pcr4": "the unified kernel image",
+    "tpm.pcr11": "the unified kernel image",
+    "tpm.pcr12": "what was added to the command line or the initramfs",
+    "tpm.pcr13": "what was added to the initramfs",
+    "tdx.rtmr1": "the unified kernel image or its disk",
+    "tdx.rtmr2": "the unified kernel image or what was added to it",
+}
 _IN_TURN: Final = ("tpm.pcr9", "tdx.rtmr2")
 """Registers of several parts, one after the other."""
 
+UNTOLD: Final = f"{FIRMWARE}, {KERNEL}, {INITRAMFS} or {CMDLINE}"
+"""What a launch digest alone says of the parts."""
+
 _SHAPES: Final = range(1, 65)
+_TYPES: Final = ("EPYC-v4", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin")
 _ALGORITHMS: Final = {32: "sha-256", 48: "sha-384"}
 
 
@@ -103,6 +125,7 @@ class Machine:
         firmware_version: that the firmware measures of itself; None finds it in the files.
         kernel_sha256: of the kernel's file, where it is known already.
         initramfs_sha256: likewise.
+        uki: the unified kernel image of all of them, which is what clouds start; None where a launcher hands them to firmware.
     """
 
     def __init__(
@@ -116,7 +139,9 @@ class Machine:
         firmware_version: str | None = None,
         kernel_sha256: bytes | None = None,
         initramfs_sha256: bytes | None = None,
+        uki: bytes | None = None,
     ) -> None:
+        self.uki = uki
         self.name, self.cmdline, self.firmware, self.firmware_version = name, cmdline, firmware, firmware_version
         self.boot = Boot(
             kernel=kernel,
@@ -148,7 +173,12 @@ class Machine:
         return {f"tpm.pcr{number}": register for number, register in pcrs.items()}
 
     def events_of(self, section: str) -> Mapping[str, tuple[Measured, ...]]:
-        """Return what goes into which register, by a policy's keys, under QEMU from 10.0 on; nothing without firmware."""
+        """Return what goes into which register, by a policy's keys, under QEMU from 10.0 on; nothing without firmware.
+
+        Of a unified kernel image it is the register of several parts.
+        """
+        if self.uki is not None:
+            return {"tpm.pcr9": uki_events(self.uki)} if section == "tpm" else {}
         if _ROLES[section] not in self.firmware:
             return {}
         return self._tdx_events if section == "tdx" else self._tpm_events
@@ -170,12 +200,15 @@ def open_machine(image: Image, *, roles: Collection[str] = ("vm", "snp", "tdx"))
     Raises:
         VerificationError: a file is not what the image's manifest says.
         PlatformError: one cannot be read.
-        UsageError: it is for another architecture than x86-64, for which nothing is computed.
+        UsageError: it is for an architecture for which nothing is computed.
     """
-    if image.arch != "x86_64":
-        raise UsageError(f"cannot measure {image.name}: architecture: found {image.arch}, want x86_64")
+    if image.arch not in _ARCHITECTURES:
+        wanted = " or ".join(_ARCHITECTURES)
+        raise UsageError(f"cannot measure {image.name}: architecture: found {image.arch}, want {wanted}")
     paths = {"kernel": image.kernel, "initramfs": image.initramfs}
     paths |= {f"firmware/{role}.fd": path for role, path in image.firmware.items() if role in roles}
+    if image.uki is not None:
+        paths[UKI] = image.uki
     # Reading and hashing leave the interpreter to each other.
     with ThreadPoolExecutor(_THREADS) as pool:
         read = dict(zip(paths, pool.map(_read_and_hash, paths.values()), strict=True))
@@ -195,6 +228,7 @@ def open_machine(image: Image, *, roles: Collection[str] = ("vm", "snp", "tdx"))
         firmware={role: read[path][0] for role in image.firmware if (path := f"firmware/{role}.fd") in read},
         kernel_sha256=read["kernel"][1],
         initramfs_sha256=read["initramfs"][1],
+        uki=read[UKI][0] if UKI in read else None,
     )
 
 
@@ -233,6 +267,8 @@ def reference_values(
         PlatformError: virt-firmware is missing.
         UsageError: an argument cannot be.
     """
+    if machine.uki is not None:
+        return _uki_values(machine.uki, [each for each in sections if each != "tdx" or machine.boot.pe.is_x86])
     wanted = [section for section, role in _ROLES.items() if section in sections and role in machine.firmware]
 
     def values_of(section: str) -> dict[str, list[str]]:
@@ -252,6 +288,18 @@ def reference_values(
     return found
 
 
+def _uki_values(uki: bytes, sections: Collection[str]) -> dict[str, dict[str, list[str]]]:
+    """Return what a policy says of a machine in a cloud."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for key, values in uki_registers(uki).items():
+        section, _, register = key.partition(".")
+        # Azure's virtual TPM has the registers of any other.
+        for each in (section, "azure") if section == "tpm" else (section,):
+            if each in sections:
+                found.setdefault(each, {})[register] = _hex(values)
+    return found
+
+
 def snp_measurements(
     machine: Machine, *, vcpus: Iterable[int] = DEFAULT_VCPUS, vcpu_types: Iterable[str] = DEFAULT_VCPU_TYPES
 ) -> dict[tuple[int, str], bytes]:
@@ -267,7 +315,7 @@ def snp_measurements(
 
 def emulated_measurements(machine: Machine, *, vcpus: Iterable[int] = DEFAULT_VCPUS) -> list[bytes]:
     """Return the launch digests that a software platform says of machines without SNP: of firmware that checks nothing."""
-    if "vm" not in machine.firmware:
+    if "vm" not in machine.firmware or machine.uki is not None:
         return []
     return list(
         snp_launch_digests(
@@ -320,6 +368,41 @@ def _measurement(key: str, values: list[bytes]) -> Measurement:
 # --- What was another ------------------------------------------------------------------------------------------------
 
 
+def parts_of_launch(
+    machine: Machine, digest: bytes, said: LaunchParts, *, emulated: bool = False
+) -> tuple[str, ...] | None:
+    """Return which parts of a machine are not those of an image, by what its host says that it started.
+
+    A host may say what it likes. What gives the digest is what was launched, because nobody finds two that do.
+
+    Args:
+        machine: the image's parts.
+        digest: the launch digest that evidence has, 48 bytes.
+        said: the parts, by the host's word.
+        emulated: whether a software platform vouches for it: then the image's machine is the one without SNP.
+
+    Returns:
+        of `firmware`, `kernel`, `initramfs` and `command line` those that are another; None where what the host says does not
+        give the digest, which proves nothing. A host whose firmware has other tables cannot be believed either.
+    """
+    role, boot = ("vm", machine.boot) if emulated else ("snp", machine.snp_boot)
+    if role not in machine.firmware:
+        return None
+    for firmware in {role: machine.firmware[role], **machine.firmware}.values():
+        try:
+            digests = snp_launch_digests(firmware=firmware, boot=said, vcpus=_SHAPES, vcpu_types=_TYPES)
+        except DecodeError:
+            continue  # firmware without tables for SNP
+        if digest in digests.values():
+            break
+    else:
+        return None
+    pages = snp_firmware_pages(machine.firmware[role])
+    wanted = LaunchParts(pages, boot.kernel_sha256, boot.initramfs_sha256, boot.cmdline_sha256)
+    names = (FIRMWARE, KERNEL, INITRAMFS, CMDLINE)
+    return tuple(name for name, found, want in zip(names, said, wanted, strict=True) if found != want)
+
+
 def which_part_changed(
     machine: Machine, found: Mapping[str, Any], *, event_logs: Iterable[bytes] = ()
 ) -> tuple[str, ...]:
@@ -338,7 +421,9 @@ def which_part_changed(
     for key, value in found.items():
         if not isinstance(value, bytes):
             continue
-        if key in _PARTS:
+        if machine.uki is not None and (said := _UKI_PARTS.get(key.replace("azure.", "tpm."))):
+            parts[said] = None
+        elif key in _PARTS:
             if key != "tpm.pcr4" or "vm" not in machine.firmware or value not in machine.kernel_pcrs(OLD_QEMU_MEMORIES):
                 parts[_PARTS[key]] = None
         elif key in _IN_TURN and (events := machine.events_of(key.partition(".")[0])):
@@ -368,7 +453,7 @@ def _changed_in_launch(machine: Machine, value: bytes) -> str:
             firmware=machine.firmware[role],
             boot=boot,
             vcpus=_SHAPES,
-            vcpu_types=("EPYC-v4", "EPYC-Rome", "EPYC-Milan", "EPYC-Genoa", "EPYC-Turin"),
+            vcpu_types=_TYPES,
         )
         for (count, kind), digest in digests.items():
             if digest == value:
@@ -377,7 +462,7 @@ def _changed_in_launch(machine: Machine, value: bytes) -> str:
                 if boot is not machine.snp_boot:
                     return f"{CMDLINE} (that for machines without SNP)"
                 return f"number or type of processors ({count} of {kind})"
-    return f"{FIRMWARE}, {KERNEL}, {INITRAMFS} or {CMDLINE}"
+    return UNTOLD
 
 
 def _events_of(event_logs: Iterable[bytes]) -> dict[str, list[list[bytes]]]:

@@ -7,11 +7,12 @@ An image is a folder `$XDG_DATA_HOME/enarx/images/<name>/`::
     initramfs       its only file system: newc, zstd
     cmdline         the kernel's command line, one line without an end
     firmware/       one file for each role: vm.fd, snp.fd, tdx.fd
+    uki.efi         of an image for clouds: kernel, initramfs and command line in one file that firmware starts from a disk
     manifest.json   what all of it consists of (`manifest`)
 
 A folder appears whole, by a rename, and is not changed afterwards. Its digest is of what is measured, whatever its name::
 
-    sha256sum cmdline firmware/* initramfs kernel | sha256sum
+    sha256sum cmdline firmware/* initramfs kernel uki.efi | sha256sum
 
 Knows nothing of how an image is made.
 """
@@ -27,7 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enarx.errors import ConfigError, PlatformError, UsageError, VerificationError
-from enarx.image.manifest import MANIFEST, MAX_MANIFEST_BYTES, Artefact, Manifest, decode_manifest
+from enarx.image.manifest import MANIFEST, MAX_MANIFEST_BYTES, UKI, Artefact, Manifest, decode_manifest
 from enarx.user_files import user_folder
 
 __all__ = [
@@ -77,6 +78,11 @@ class Image:
     def digest(self) -> str:
         """Return the digest of what is measured, 64 hex digits: equal images have equal ones."""
         return self.manifest.digest
+
+    @property
+    def uki(self) -> str | None:
+        """Return the path of the unified kernel image; None unless this is an image for clouds."""
+        return os.path.join(self.folder, UKI) if UKI in self.manifest.artefacts else None
 
 
 def make_private(path: str) -> str:

@@ -30,17 +30,34 @@ _COMPILE_TIMEOUT_S = 300.0
 _CHUNK_BYTES = 1 << 20
 _MAX_FOLDERS = 4
 
-# Runs in the image's interpreter. A .pyc has the hash of its source and is never compared with it: there is no source.
+# Runs in the image's interpreter. A .pyc has the hash of its source and is never compared with it: there is no source. Each module is
+# compiled in a process of its own, because which strings and constants the interpreter has seen before changes the bytes.
 _COMPILER = """\
-import struct, sys
+import os, struct, sys
 from _imp import source_hash
 from importlib._bootstrap_external import _RAW_MAGIC_NUMBER, _code_to_hash_pyc
 read, write = sys.stdin.buffer.read, sys.stdout.buffer.write
+def compiled(name, source):
+    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    return bytes(_code_to_hash_pyc(code, source_hash(_RAW_MAGIC_NUMBER, source), False))
 while head := read(8):
     name_size, source_size = struct.unpack("<II", head)
     name, source = read(name_size).decode(), read(source_size)
-    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-    data = bytes(_code_to_hash_pyc(code, source_hash(_RAW_MAGIC_NUMBER, source), False))
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with open(writable, "wb") as out:
+                out.write(compiled(name, source))
+        except BaseException as error:
+            os.write(2, f"{type(error).__name__}: {error}\\n".encode())
+            os._exit(1)
+        os._exit(0)
+    os.close(writable)
+    with open(readable, "rb") as made:
+        data = made.read()
+    if os.waitpid(child, 0)[1]:
+        sys.exit(1)
     write(struct.pack("<I", len(data)) + data)
 """
 
@@ -81,7 +98,7 @@ class Tools:
         return [os.path.join(lib, self._loader), "--library-path", lib, os.path.join(self._folder, program)]
 
     def compile(self, sources: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        """Compile modules, in the order given: one that comes before another can change its bytes.
+        """Compile modules, each by itself: what else is compiled, and in which order, changes no byte.
 
         Args:
             sources: where each will be, with a slash before it, and its text.

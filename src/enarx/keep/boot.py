@@ -3,8 +3,8 @@
 
 Rules of this file:
 
-- What it reads is in the image, or is of the machine: its memory, its devices, and the ports of `enarx.wire.machine`. Nothing of
-  the kernel's command line, firmware or host has a say here.
+- What it reads is in the image, or is of the machine: its memory, its devices, and the ports of `enarx.wire.machine`. Of the kernel's
+  command line, which is measured, one word says what carries the link; nothing of firmware or host has a say here.
 - One process is both init and the Keep: there is nobody to start it, and nobody whom it could outlive. Where it ends, however it
   does, the machine does.
 - The console gets one line: that the Keep is ready, or why it is not. From then on nothing here or in the kernel writes to it.
@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import time
 
+from enarx.channel.memory import keep_freed_memory
 from enarx.errors import EnarxError, PlatformError
 from enarx.keep.hardening import give_up, keep_capabilities
 from enarx.keep.workload import main as be_workload
 from enarx.keep.workload_spawn import fork
-from enarx.wire.machine import READY_LINE
+from enarx.wire.machine import READY_LINE, parse_link_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ USER = 1000
 MAX_OPEN_FILES = 8192
 _TEE_MODULES = ("configfs", "tsm", "sev-guest", "tdx-guest", "arm-cca-guest")
 _TPM_MODULES = ("tpm_tis_core", "tpm_tis")
+_NETWORK_MODULES = ("failover", "net_failover", "virtio_net", "ena", "gve", "hv_vmbus", "hv_netvsc")
 # In the order in which they need each other; those of other machines than this one do not load, or are not in the image. Each
 # costs a twentieth of a boot, for its signature, so that they are not tried where the kernel knows that there is no TEE.
 _TEE_DEVICES = ("/sys/bus/platform/devices/sev-guest", "/sys/bus/platform/devices/arm-cca-dev")
@@ -52,6 +55,7 @@ _TEE_FLAG = b"tdx_guest"
 _CLOCK_S = 946684800
 """The year 2000; the kernel has none before its own start."""
 
+_MAX_COMMAND_LINE_BYTES = 4096
 _MODULES_FOLDER = "/usr/lib/modules"
 _SCRATCH = "/dev/shm"  # noqa: S108  # the tmpfs of `enarx.runtime.scratch`
 
@@ -89,15 +93,18 @@ _POWER_OFF, _RESTART = 0x4321FEDC, 0x01234567
 
 def main() -> NoReturn:
     """Be the first process of the machine, and end it."""
+    # What is loaded stays; looking for garbage in it would take a tenth of the time until the Keep is ready.
+    gc.disable()
+    keep_freed_memory()
     try:
-        _prepare()
+        port = _prepare()
         spawned = fork(lambda: be_workload(USER))
         # Nothing of a session, of keys or of evidence is loaded before there is a process that must not have it.
         import asyncio
 
         from enarx.keep.guest import live
 
-        asyncio.run(live(spawned, user=USER, ready=_settle))
+        asyncio.run(live(spawned, user=USER, port=port, ready=_settle))
     except EnarxError as error:
         _say(f"enarx keep: {error}")
     except BaseException as error:  # noqa: BLE001  # whatever it is, the console is told of it and the machine ends
@@ -106,10 +113,15 @@ def main() -> NoReturn:
         _end()
 
 
-def _prepare() -> None:
+def _prepare() -> int | None:
+    """Make the kernel safe to live on, and return the TCP port of the link; None where that is on a port of the machine's."""
     for kind, where, flags, data in _EARLY_MOUNTS:
         _mount(kind, where, flags, data)
     os.mkdir(_SCRATCH)
+    with open("/proc/cmdline", "rb") as file:
+        port = parse_link_port(file.read(_MAX_COMMAND_LINE_BYTES))
+    for name in () if port is None else _NETWORK_MODULES:
+        _load(f"{_MODULES_FOLDER}/{name}.ko")
     for name in (*_TEE_MODULES, *_TPM_MODULES) if _is_in_tee() else _TPM_MODULES:
         _load(f"{_MODULES_FOLDER}/{name}.ko")
     for kind, where, flags, data in _LATE_MOUNTS:
@@ -122,6 +134,7 @@ def _prepare() -> None:
     time.clock_settime(time.CLOCK_REALTIME, _CLOCK_S)
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_OPEN_FILES, MAX_OPEN_FILES))
     give_up()
+    return port
 
 
 def _settle(options: Options) -> None:

@@ -1,29 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Keep of a virtual machine: it finds its ports, its evidence and its size by itself, and then lives as every Keep does.
+"""The Keep of a virtual machine: it finds its ports or its network, its evidence and its size by itself, and then lives as every Keep does.
 
 A host tells it nothing: what there is room for is what the machine has, and which device gives evidence is found by asking.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
+import socket
 import time
 from collections.abc import Callable
 
 from enarx.attester import find_attester
 from enarx.attester.emulated import EmulatedAttester
 from enarx.attester.platform_port import ask_platform_port
-from enarx.channel.memory import keep_freed_memory
 from enarx.channel.port import Port
 from enarx.errors import PlatformError
-from enarx.keep.life import Keep
+from enarx.keep.life import IDLE_S, Keep
 from enarx.keep.options import MIN_LOG_BYTES, Options
 from enarx.keep.workload_spawn import Spawned
 from enarx.wire.machine import LINK_PORT, OVERHEAD_BYTES, PLATFORM_PORT
 
 __all__ = ["find_ports", "live", "machine_bytes", "options_for"]
+
+NETWORK_IDLE_S = 3600.0
+"""How long an empty Keep on a network waits for a session: in a cloud, who starts a machine and who uses it are not one program."""
 
 PORTS_S = 10.0
 _PORTS_STEP_S = 0.005
@@ -37,30 +41,44 @@ _MAX_PACKAGE_BYTES = 1 << 30
 _MAX_LOG_BYTES = 16 << 20
 
 
-async def live(spawned: Spawned, *, user: int, ready: Callable[[Options], None]) -> None:
+async def live(spawned: Spawned, *, user: int, port: int | None, ready: Callable[[Options], None]) -> None:
     """Be a Keep.
 
     Args:
         spawned: a workload process.
         user: number of whom other workload processes become.
+        port: for TCP, on which hosts connect; None is a port of the machine's.
         ready: is called when hosts and tenants can come, with what there is room for.
 
     Raises:
         PlatformError: the machine has not what a Keep needs.
     """
-    keep_freed_memory()
-    ports = _wait_for_ports(_PORTS)
-    platform = ports.get(PLATFORM_PORT)
-    emulated = None
-    if platform is not None:
-        emulated = EmulatedAttester(lambda request: ask_platform_port(platform, request))
+    listener: Port | socket.socket
+    emulated: EmulatedAttester | None = None
+    lease: asyncio.Task[None] | None = None
+    idle_s = IDLE_S
+    if port is None:
+        ports = _wait_for_ports(_PORTS)
+        platform = ports.get(PLATFORM_PORT)
+        if platform is not None:
+            emulated = EmulatedAttester(lambda request: ask_platform_port(platform, request))
+        listener = Port.open(ports[LINK_PORT])
+    else:
+        # In images for clouds alone.
+        from enarx.keep.network import join_network, listen
+
+        lease = asyncio.create_task(join_network().keep())
+        listener, idle_s = listen(port), NETWORK_IDLE_S
     attester = find_attester(emulated=emulated)
     # What a machine is whose platform is emulated: any machine.
     options = options_for("vm" if attester is emulated else attester.backend, machine_bytes())
-    keep = Keep(options, Port.open(ports[LINK_PORT]), lambda _ask: attester, say=_ignore, spawned=spawned, user=user)
+    keep = Keep(options, listener, lambda _ask: attester, say=_ignore, spawned=spawned, user=user, idle_s=idle_s)
     gc.freeze()
+    gc.enable()
     ready(options)
     await keep.run()
+    if lease is not None:
+        lease.cancel()
 
 
 def options_for(backend: str, total_bytes: int) -> Options:

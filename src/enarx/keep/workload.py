@@ -23,7 +23,7 @@ from enarx.keep.seccomp import restrict_calls
 from enarx.keep.workload_broker import ControlBroker
 from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, peer_pid, receive_start, send_packet
 from enarx.runtime import overlay_paths, run_workload
-from enarx.runtime.cache import Artefact, Cache
+from enarx.runtime.cache import MODULE, Artefact, Cache
 from enarx.runtime.from_toml import make_workload
 from enarx.runtime.watch import watch
 from enarx.wire.records import ListenFile
@@ -48,6 +48,10 @@ class _MemoryCache(Cache):
     def find(self, path: str, *, fuel: bool = False, remember: bool = True) -> Artefact:
         """Return the compiled form of a source file, compiling it once."""
         key = (path, fuel)
+        ahead = f"{path.removesuffix('.wat')}{'-fuel' * fuel}.cwasm"
+        if key not in self._found and path in overlay_paths() and os.path.isfile(ahead):
+            # In an image, where it is measured as the source beside it is.
+            self._found[key] = Artefact(ahead, MODULE, temporary=True)
         if key not in self._found:
             self._found[key] = super().find(path, fuel=fuel, remember=remember)
         return self._found[key]
@@ -74,6 +78,7 @@ def main(user: int | None = None) -> NoReturn:
 
 def _serve(control: socket.socket, keep: int, user: int | None) -> Ended:
     _harden(keep, user)
+    gc.disable()
     cache = _MemoryCache()
     for path in overlay_paths():
         cache.find(path)
@@ -107,6 +112,7 @@ def _run(start: Start, path: str, control: socket.socket, listeners: list[int], 
     def begin() -> None:
         watch(workload.limits.timeout_s, lambda error: _say(control, Ended.of(error)))
         gc.freeze()
+        gc.enable()
 
     outcome = run_workload(workload, cache, begin)
     return Ended(

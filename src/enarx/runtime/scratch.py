@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
 
 from enarx.errors import DecodeError, PlatformError
 from enarx.wire.release import Directory
@@ -42,6 +40,9 @@ class Scratch:
         Raises:
             PlatformError: it cannot be made.
         """
+        # Most Keeps have no folder, and what makes and removes one takes a while to load.
+        import tempfile
+
         while self.path is None:
             try:
                 path = tempfile.mkdtemp(prefix=_PREFIX, dir=self._root)
@@ -63,6 +64,8 @@ class Scratch:
     def remove(self) -> None:
         """Remove the folder, if there is one."""
         if self.path is not None:
+            import shutil
+
             shutil.rmtree(self.path, ignore_errors=True)
             self.path = None
         self._unlock()
@@ -122,6 +125,8 @@ def sweep(root: str = ROOT) -> None:
 
 
 def _remove_if_left(path: str) -> None:
+    import shutil
+
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

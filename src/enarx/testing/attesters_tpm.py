@@ -26,6 +26,9 @@ _ENDORSEMENT = 0x4000000B
 _FIRST_HANDLE = 0x80FFFFFF
 _MAX_DIGESTS = 8
 _MAX_EVENT_BYTES = 1024
+_MAX_NV_BUFFER_BYTES = 1024
+_OWNER = 0x40000001
+_NV_RANGE, _NV_AUTHORIZATION = 0x146, 0x149
 
 # TPM_RC_*: of the format that names a handle (H), session (S) or parameter (P), the number is added in the place it has.
 _BAD_TAG, _COMMAND_SIZE, _COMMAND_CODE = 0x1E, 0x142, 0x143
@@ -48,6 +51,7 @@ class FakeTpmDevice(NoFolder):
     Args:
         tpm: that is behind it, with a key on P-256 as the driver's template makes it.
         persistent: handles under which its key is there.
+        nv: what is in NV memory that its owner may read, by index.
 
     Attributes:
         busy: how often a command ends with TPM_RC_RETRY before it is done.
@@ -58,8 +62,8 @@ class FakeTpmDevice(NoFolder):
         commands: codes of the commands that were sent.
     """
 
-    def __init__(self, tpm: FakeTpm, *, persistent: tuple[int, ...] = ()) -> None:
-        self.tpm, self.persistent = tpm, persistent
+    def __init__(self, tpm: FakeTpm, *, persistent: tuple[int, ...] = (), nv: dict[int, bytes] | None = None) -> None:
+        self.tpm, self.persistent, self.nv = tpm, persistent, nv or {}
         self.busy = 0
         self.code = 0
         self.answer: bytes | None = None
@@ -112,6 +116,7 @@ class _Session(OpenFile):
         self._device = device
         self._answer = b""
         self._handles: set[int] = set()
+        self._authorising = 0
 
     def write(self, data: bytes) -> int:
         if len(data) > _BUFFER_BYTES:
@@ -150,9 +155,11 @@ class _Session(OpenFile):
             known = _COMMANDS.get(command)
             if known is None:
                 raise _RefusedError(_COMMAND_CODE)
-            has_handle, is_authorised, run = known
+            handles, is_authorised, run = known
             parameters = _Parameters(data[10:])
-            handle = parameters.number(4) if has_handle else 0
+            self._authorising, handle = 0, 0
+            for _ in range(handles):
+                self._authorising, handle = handle, parameters.number(4)
             if is_authorised != (tag == 0x8002):
                 raise _RefusedError(_AUTH_MISSING)
             if is_authorised:
@@ -238,6 +245,30 @@ class _Session(OpenFile):
             out += struct.pack(">H", _BANKS[bank]) + digest
         return b"", out
 
+    def nv_read_public(self, index: int, parameters: _Parameters) -> tuple[bytes, bytes]:
+        parameters.end()
+        # TPMA_NV: the owner reads and writes it, and it is written.
+        public = struct.pack(">IHI", index, 0x000B, 0x20020002) + _sized(b"")
+        public += len(self._require_nv(index, _FIRST)).to_bytes(2, "big")
+        return b"", _sized(public) + _sized(b"\0\x0b" + hashlib.sha256(public).digest())
+
+    def nv_read(self, index: int, parameters: _Parameters) -> tuple[bytes, bytes]:
+        size, offset = parameters.number(2), parameters.number(2)
+        parameters.end()
+        data = self._require_nv(index, _SECOND)
+        if self._authorising != _OWNER:
+            raise _RefusedError(_NV_AUTHORIZATION)
+        if size > _MAX_NV_BUFFER_BYTES:
+            raise _RefusedError(_VALUE + _PARAMETER + _FIRST)
+        if offset + size > len(data):
+            raise _RefusedError(_NV_RANGE)
+        return b"", _sized(data[offset : offset + size])
+
+    def _require_nv(self, index: int, place: int) -> bytes:
+        if index not in self._device.nv:
+            raise _RefusedError(_HANDLE + place)
+        return self._device.nv[index]
+
     def _name(self) -> bytes:
         return b"\0\x0b" + hashlib.sha256(self._device.tpm.public_area).digest()
 
@@ -247,13 +278,15 @@ class _Session(OpenFile):
 
 
 _Run = Callable[[_Session, int, _Parameters], tuple[bytes, bytes]]
-# By command code: whether it has a handle, whether that is authorised, and what it does.
-_COMMANDS: dict[int, tuple[bool, bool, _Run]] = {
-    0x131: (True, True, _Session.create_primary),
-    0x13C: (True, True, _Session.pcr_event),
-    0x158: (True, True, _Session.quote),
-    0x173: (True, False, _Session.read_public),
-    0x17E: (False, False, _Session.pcr_read),
+# By command code: how many handles it has, whether the first is authorised, and what it does with the last.
+_COMMANDS: dict[int, tuple[int, bool, _Run]] = {
+    0x131: (1, True, _Session.create_primary),
+    0x13C: (1, True, _Session.pcr_event),
+    0x14E: (2, True, _Session.nv_read),
+    0x158: (1, True, _Session.quote),
+    0x169: (1, False, _Session.nv_read_public),
+    0x173: (1, False, _Session.read_public),
+    0x17E: (0, False, _Session.pcr_read),
 }
 
 

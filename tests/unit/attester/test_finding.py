@@ -65,7 +65,7 @@ def test_the_one_asked_for_is_taken_where_there_are_several():
 
 
 def test_a_machine_with_nothing_says_what_was_looked_for():
-    wanted = "configfs-tsm, /dev/sev-guest, /dev/attestation, /dev/nsm, /dev/tpmrm0"
+    wanted = "configfs-tsm, /dev/sev-guest, /dev/attestation, /dev/nsm, Azure's virtual TPM, /dev/tpmrm0"
     with pytest.raises(PlatformError, match=f"cannot attest: this machine: found no device, want one of {wanted}"):
         find_attester(system=FakeSystem({}))
 

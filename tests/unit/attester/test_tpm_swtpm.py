@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from enarx.attester.system import LinuxSystem
-from enarx.attester.tpm import TpmAttester, TpmRegister
+from enarx.attester.tpm import TpmAttester, TpmRegister, read_nv
 from enarx.errors import PlatformError
 from enarx.rats import Evidence, TrustAnchors
 from enarx.testing.tpm import AT
@@ -63,6 +63,10 @@ def test_evidence_is_accepted_and_the_register_extended(system):
     assert result.subject.pcrs[15] == register.predict(DIGEST)
     noted = [finding.line for finding in result.findings if finding.check.id == "tpm.ak.name"]
     assert "a primary key of the endorsement hierarchy" in noted[0]
+
+
+def test_an_index_that_is_not_there_is_none(system):
+    assert read_nv(system, 0x01400001) is None
 
 
 def test_a_key_that_is_not_there_is_said(system):

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from types import SimpleNamespace
 
 import pytest
 
-from enarx.cli import exit_status, load
+from enarx.cli import deploy, exit_status, load
 from enarx.cli.deploy import _copy_receipt, show_ended
+from enarx.deploy.host_client import HostKeep, HostReason
 from enarx.deploy.session import Ended
-from enarx.errors import ConfigError, DecodeError, EnarxError, KeepError, UsageError
+from enarx.errors import ConfigError, DecodeError, EnarxError, KeepError, TransportError, UsageError
 from enarx.wire.session import Exit, ExitFailure
+
+KEEP = {"id": "ab", "backend": "vm", "created": "today", "memory_bytes": 1, "ports": ()}
 
 
 def ended(status, *, failure=None, trap=None, hint=None, was_signalled=False):
@@ -41,6 +45,28 @@ def test_a_trap_is_134_whatever_the_status(capfd):
     assert capfd.readouterr().err.startswith("enarx: workload trapped: app.wasm: ")
 
 
+def test_a_machine_elsewhere_is_the_private_hosts_and_names_the_backend(monkeypatch):
+    asked = {}
+
+    async def deploy_package(package, **options):
+        asked.update(options)
+        raise KeepError("enough")
+
+    monkeypatch.setattr("enarx.deploy.deploying.deploy_package", deploy_package)
+    parsed = load("deploy").parse(["--machine", "tdx=192.0.2.7:8471", "app.wasm"])
+    assert deploy._host_options(parsed) == ["--machine=tdx=192.0.2.7:8471"]
+    with pytest.raises(KeepError, match="enough"):
+        asyncio.run(deploy._deploy_to(parsed, None, SimpleNamespace(address=None), "state"))
+    assert asked["backend"] == "tdx"
+
+
+def test_a_machine_elsewhere_is_not_for_a_host_elsewhere(monkeypatch):
+    monkeypatch.setattr("enarx.deploy.package.load_package", lambda *_, **__: None)
+    parsed = load("deploy").parse(["--to", "http://127.0.0.1:1", "--machine", "tdx=192.0.2.7:8471", "app.wasm"])
+    with pytest.raises(UsageError, match="--machine or --experimental with --to, want none"):
+        deploy._deploy(parsed)
+
+
 @pytest.mark.parametrize(("kind", "error"), [(102, UsageError), (103, DecodeError), (109, KeepError)])
 def test_a_failure_is_the_error_that_the_keep_names(kind, error):
     with pytest.raises(EnarxError, match="no room") as raised:
@@ -48,6 +74,37 @@ def test_a_failure_is_the_error_that_the_keep_names(kind, error):
     assert type(raised.value) is error
     assert raised.value.hint == "make some"
     assert exit_status(raised.value, "deploy") == kind
+
+
+@pytest.mark.parametrize(
+    ("answers", "says", "hint"),
+    [
+        (
+            [HostKeep(**KEEP, state="ended", reason=HostReason("KeepError", "QEMU: killed", "look"))],
+            "it is ended: QEMU: killed",
+            "look",
+        ),
+        ([HostKeep(**KEEP, state="ready"), HostKeep(**KEEP, state="lost")], "the host says that it is lost", None),
+        ([HostKeep(**KEEP, state="ready")] * 3, "lost Keep ab: found it closed", "keep attach ab --on http://h"),
+        ([TransportError("no answer")], "lost Keep ab: found it closed", "keep attach ab --on http://h"),
+    ],
+)
+def test_a_session_that_breaks_says_what_the_host_says_of_the_keep_or_the_way_back(monkeypatch, answers, says, hint):
+    async def show_keep(_):
+        answer = asked.pop(0)
+        if isinstance(answer, EnarxError):
+            raise answer
+        return answer
+
+    asked = list(answers)
+    monkeypatch.setattr(deploy, "_LOST_TRIES", 3)
+    monkeypatch.setattr(deploy, "_LOST_S", 0.3)
+    host = SimpleNamespace(show_keep=show_keep, address=SimpleNamespace(url="http://h"))
+    error = asyncio.run(deploy.lost(TransportError("found it closed"), "Keep ab", "ab", host))
+    assert type(error) is TransportError
+    assert says in str(error)
+    assert error.hint == hint if hint is None else hint in error.hint
+    assert not asked
 
 
 def test_usage_errors_are_102():

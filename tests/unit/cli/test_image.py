@@ -10,7 +10,7 @@ import pytest
 from enarx.cli import image as command
 from enarx.cli import main
 from enarx.errors import VerificationError
-from enarx.image import build, inputs, store
+from enarx.image import build, export, inputs, store
 from enarx.image.lock import encode_lock, read_lock
 from enarx.image.manifest import File
 from tests.unit.image.test_store import make, manifest_of
@@ -39,7 +39,7 @@ def asked(monkeypatch):
 def test_builds_for_this_machine_at_the_highest_level(asked, capfd, monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert main(["image", "build"]) == 0
-    assert asked == [("x86_64", None, {"lock": None, "level": 19, "fresh": False})]
+    assert asked == [("x86_64", None, {"cloud": False, "lock": None, "level": 19, "fresh": False})]
     said = capfd.readouterr()
     assert said.out == f"keep-1  sha256:{store.open_image('keep-1').digest}\n"
     assert said.err.count("fetching (2 bytes)") == 1
@@ -56,6 +56,20 @@ def test_builds_as_it_is_told(asked, tmp_path, capfd):
     said = capfd.readouterr()
     assert json.loads(said.out)["name"] == "n"
     assert f"built with the lock {path}" in said.err
+
+
+@pytest.mark.parametrize(("words", "output"), [((), None), (("--output", "d"), "d")])
+def test_a_format_makes_an_image_for_clouds_and_writes_its_disk(asked, monkeypatch, capfd, words, output):
+    written = []
+    monkeypatch.setattr(
+        export, "export_image", lambda image, kind, path: written.append((image.name, kind, path)) or "p"
+    )
+    assert main(["image", "build", "--format", "vhd", "--json", *words]) == 0
+    assert [options["cloud"] for _, _, options in asked] == [True]
+    assert written == [("keep-1", "vhd", output)]
+    said = capfd.readouterr()
+    assert json.loads(said.out)["disk"] == "p"
+    assert "wrote p; the Keep on it listens on TCP port 8471" in said.err
 
 
 def test_writes_a_new_lock_says_so_and_builds_with_it(asked, monkeypatch, capfd, tmp_path):
@@ -79,6 +93,7 @@ def test_writes_a_new_lock_says_so_and_builds_with_it(asked, monkeypatch, capfd,
     ("words", "status", "found"),
     [
         (["--arch", "riscv64"], 108, "found riscv64, want one of x86_64, aarch64"),
+        (["--output", "disk"], 2, "found --output without --format"),
         (["--level", "high"], 2, "--level: found 'high', want a number"),
         (["--lock", "/none"], 2, "/none: No such file"),
     ],
@@ -109,8 +124,8 @@ class TestVerify:
         self.image = make("keep-1")
 
     def rebuild(self, monkeypatch, tmp_path, manifest):
-        def make_image(arch, *, lock, level, fresh, progress):
-            assert (arch, lock, level, fresh) == ("x86_64", None, 19, True)
+        def make_image(arch, *, cloud, lock, level, fresh, progress):
+            assert (arch, cloud, lock, level, fresh) == ("x86_64", False, None, 19, True)
             (tmp_path / "made").mkdir()
             return str(tmp_path / "made"), manifest
 

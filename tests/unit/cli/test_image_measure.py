@@ -57,6 +57,32 @@ def test_measures_the_image_of_this_version(image, capfd):
     assert run(capfd, "--json", "--image", image.digest)[1] == out
 
 
+def test_a_qemu_that_is_named_gives_rtmr0_and_the_words_that_it_is_unproven(image, capfd, monkeypatch):
+    from enarx.cli import image_shape
+
+    asked = []
+    monkeypatch.setattr(image_shape, "td_rtmr0", lambda *given: asked.append(given[1:]) or ["ab" * 48, "cd" * 48])
+    document = json.loads(run(capfd, "--json", "--qemu", "q", "--memory", "512MiB", "--memory", "1GiB")[1])
+    assert asked == [("q", [512 << 20, 1 << 30], 46)]
+    assert document["reference_values"]["tdx"]["rtmr0"] == ["ab" * 48, "cd" * 48]
+    assert document["not_computed"].keys() == {"tpm.pcr1"}
+    assert document["unproven"].keys() == {"tdx.rtmr0"}
+    for form in ("--toml", "--verbose"):
+        assert "no TD has been compared with it" in run(capfd, form, "--qemu", "q")[1]
+        assert "rtmr0 is not computed" not in run(capfd, form, "--qemu", "q", "--physical-bits", "48")[1]
+    assert asked[-1] == ("q", [], 48)
+
+
+def test_rtmr0_needs_firmware_and_a_width_that_can_be(here, image, capfd):
+    status, _, err = run(capfd, *files("vm"), "--qemu", "q")
+    assert (status, "found no firmware for tdx" in err) == (2, True)
+    for bits in ("30", "53", "x", "4" * 10):
+        status, _, err = run(capfd, "--qemu", "q", "--physical-bits", bits)
+        assert (status, "want 36 to 52" in err) == (2, True)
+    status, _, err = run(capfd, "--qemu", "no-such-qemu")
+    assert (status, "cannot ask QEMU: no-such-qemu" in err) == (108, True)
+
+
 def test_files_give_the_same_as_their_image(image, capfd):
     _, out, _ = run(capfd, "--toml")
     _, from_files, _ = run(capfd, "--toml", *files("vm", "snp", "tdx"))

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
 from enarx.cli import keep
-from enarx.deploy.host_client import HostKeep
+from enarx.deploy.host_client import HostKeep, HostReason
 from enarx.deploy.receipt import AttestedFacts
 from enarx.errors import ConfigError, UsageError
 from enarx.wire.release import Identity
@@ -73,6 +74,20 @@ def test_each_fact_has_its_source_beside_it(listed):
     assert lines[0] == "EMULATED Keep ab"
     assert {line.split()[0] for line in lines[1:]} == {"host", "attested"}
     assert "attested   EMULATED nil Keep, image enarx 1, when it was deployed" in lines[2]
+
+
+def test_why_a_keep_ended_and_its_tpms_key_are_the_hosts_word(listed, capfd):
+    ended = replace(
+        LISTED, state="ended", reason=HostReason("KeepError", "QEMU: killed", "look"), vtpm_key_sha256="ab" * 32
+    )
+    lines = listed(ended).splitlines()
+    assert "  host says  why it ended: QEMU: killed" in lines
+    assert any(line.startswith(f"  host says  its virtual TPM's key is sha256:{'ab' * 32}") for line in lines)
+    assert not any("why it ended" in line or "TPM" in line for line in listed(LISTED).splitlines())
+    said = keep._document(ended, None)["host-says"]
+    assert said["reason"] == {"class": "KeepError", "message": "QEMU: killed", "hint": "look"}
+    assert said["vtpm-key-sha256"] == "ab" * 32
+    assert not {"reason", "vtpm-key-sha256"} & keep._document(LISTED, None)["host-says"].keys()
 
 
 @pytest.mark.parametrize("member", ["image", "backend", "status", "policy_name"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,17 @@ import pytest
 from enarx.deploy.deploying import deploy_package
 from enarx.deploy.host_client import parse_address
 from enarx.deploy.package import load_package
-from enarx.errors import ConfigError, PlatformError, TransportError, UsageError, VerificationError
+from enarx.errors import (
+    AppraisalError,
+    ConfigError,
+    KeepError,
+    PlatformError,
+    TransportError,
+    UsageError,
+    VerificationError,
+)
+from enarx.image.measure import LaunchParts, snp_firmware_pages
+from enarx.image.reference import emulated_measurements
 from enarx.wire.session import Attach, Provision, Refuse
 from tests.tenants import AT, FakeHost, FakeKeep, make_pipes
 
@@ -111,6 +122,51 @@ def test_a_keep_that_runs_something_else_is_refused(platform, policy, package, t
     with pytest.raises(VerificationError):
         deploy(Host(keep, [FakeKeep.offer, lie]), package, tmp_path, lambda: policy)
     assert keep.received == [Refuse("verification")]
+
+
+@pytest.mark.parametrize("told", ["truth", "lie", "nothing"])
+def test_what_a_host_says_of_a_machine_names_the_part_and_changes_no_verdict(
+    platform, policy, package, tmp_path, monkeypatch, told
+):
+    from tests.unit.image.machines import installed, make_machine
+
+    installed(tmp_path / "data", monkeypatch)
+    other = make_machine(initramfs=b"another")
+    (measurement,) = emulated_measurements(other)
+    truth = LaunchParts(
+        snp_firmware_pages(other.firmware["vm"]),
+        other.boot.kernel_sha256,
+        other.boot.initramfs_sha256,
+        other.boot.cmdline_sha256,
+    )
+    said = {
+        "truth": truth,
+        "lie": truth._replace(initramfs_sha256=make_machine().boot.initramfs_sha256),
+        "nothing": None,
+    }
+
+    async def show_parts(keep_id):
+        assert host.deleted == []
+        if said[told] is None:
+            raise KeepError("it has ended")
+        return said[told]
+
+    keep = FakeKeep(platform, measurement=measurement, backend="vm")
+    host = Host(keep, [FakeKeep.offer])
+    host.show_parts = show_parts
+    with pytest.raises(AppraisalError) as refused:
+        deploy(host, package, tmp_path, lambda: replace(policy, images=("keep-test",)))
+    untold = "not as in image keep-test: firmware, kernel, initramfs or command line"
+    assert (
+        refused.value.hint
+        == {
+            "truth": "not as in image keep-test: initramfs",
+            "lie": f"{untold}; what the host says that it started does not give this launch digest",
+            "nothing": untold,
+        }[told]
+    )
+    assert keep.received == [Refuse("appraisal")]
+    assert host.deleted == ["0123456789abcdef"]
 
 
 def test_a_policy_that_is_none_leaves_the_session(platform, package, tmp_path):

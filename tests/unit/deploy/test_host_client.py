@@ -16,6 +16,7 @@ from enarx.deploy import host_client as module
 from enarx.deploy.host_client import HostClient, HostPort, clean, parse_address
 from enarx.deploy.sealing import seal_blobs
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
+from enarx.image.measure import LaunchParts
 
 KEEP = {
     "id": "0123456789abcdef",
@@ -198,6 +199,15 @@ def test_a_refusal_is_told_in_the_hosts_words_and_never_as_a_verdict(name, kind)
     assert error.hint == "wait"
 
 
+def test_reads_why_a_keep_ended_and_the_key_of_its_tpm():
+    said = {"class": "KeepError", "message": "killed\x1b[2K", "hint": "start \nanother"}
+    listed = [{**KEEP, "reason": said, "vtpm-key-sha256": "ab" * 32}, {**KEEP, "reason": None, "vtpm-key-sha256": None}]
+    (first, second), _ = asking(lambda *_: answer(200, {"keeps": listed}), lambda host: host.list_keeps())
+    assert first.reason == ("KeepError", "killed\N{REPLACEMENT CHARACTER}[2K", "start \N{REPLACEMENT CHARACTER}another")
+    assert first.vtpm_key_sha256 == "ab" * 32
+    assert (second.reason, second.vtpm_key_sha256) == (None, None)
+
+
 def test_a_token_that_is_not_accepted_is_said_so():
     error = error_of(lambda *_: answer(401, {"error": {"class": "UsageError", "message": "no token"}}))
     assert "ENARX_HOST_TOKEN" in error.hint
@@ -213,6 +223,9 @@ def test_a_token_that_is_not_accepted_is_said_so():
         lambda *_: answer(200, [{**KEEP, "memory-bytes": True}]),
         lambda *_: answer(200, [{**KEEP, "ports": [{"name": "x", "port": 70000}]}]),
         lambda *_: answer(200, [{**KEEP, "backend": None}]),
+        lambda *_: answer(200, {"keeps": [{**KEEP, "reason": "none"}]}),
+        lambda *_: answer(200, {"keeps": [{**KEEP, "reason": {"class": "KeepError", "message": 5}}]}),
+        lambda *_: answer(200, {"keeps": [{**KEEP, "vtpm-key-sha256": "00"}]}),
         lambda *_: answer(500, {"error": "x"}),
         lambda *_: answer(302, b"", "Location: http://127.0.0.1:1/\r\n"),
         lambda *_: b"SSH-2.0-x\r\n",
@@ -259,6 +272,32 @@ def test_nobody_there_is_said_so():
                 await host.list_keeps()
 
     asyncio.run(use())
+
+
+PARTS = {"firmware": "ab" * 48, "kernel": "01" * 32, "initramfs": "02" * 32, "cmdline": "03" * 32}
+
+
+def test_asks_what_a_machine_was_started_with():
+    parts, server = asking(lambda *_: answer(200, PARTS), lambda host: host.show_parts("0123456789abcdef"))
+    assert parts == LaunchParts(b"\xab" * 48, b"\1" * 32, b"\2" * 32, b"\3" * 32)
+    assert server.requests[0][:2] == ("GET", "/v1/keeps/0123456789abcdef/parts")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        {},
+        PARTS | {"firmware": "ab" * 32},
+        PARTS | {"kernel": "AB" * 32},
+        PARTS | {"initramfs": 7},
+        PARTS | {"cmdline": "\u0660" * 64},
+    ],
+)
+def test_parts_that_are_no_digests_are_refused(said):
+    error = error_of(lambda *_: answer(200, said), lambda host: host.show_parts("0123456789abcdef"))
+    assert type(error) is TransportError
+    assert "want an object" in str(error) or "hexadecimal digits" in str(error)
 
 
 def test_an_id_cannot_become_another_path():

@@ -95,7 +95,8 @@ def sgx_host() -> dict:
             "/dev/sgx_enclave": "",
             "/dev/sgx_provision": "",
         },
-        "programs": ("gramine-sgx",),
+        "programs": ("gramine-sgx", "gramine-sgx-sign"),
+        "images": ("keep",),
         "cpuid": {
             (0x7, 0): (0, 1 << 2, 1 << 30, 0),
             (0x12, 0): (0x3, 0x1, 0, 0x381F),

@@ -8,7 +8,7 @@ import pytest
 
 from enarx.errors import PlatformError, UsageError
 from enarx.host import BACKENDS, LAUNCHABLE, backends, choose_backend, probes
-from enarx.host.backends import RUNNABLE
+from enarx.host.backends import EXPERIMENTAL, RUNNABLE
 
 
 def test_auto_is_nil_while_nothing_else_can_be_launched():
@@ -22,6 +22,20 @@ def test_a_launchable_backend_is_taken_at_its_name():
 def test_every_launchable_backend_is_a_backend_and_nil_is_always_one():
     assert set(LAUNCHABLE) <= set(BACKENDS)
     assert "nil" in LAUNCHABLE
+    assert set(LAUNCHABLE) | set(EXPERIMENTAL) == set(BACKENDS)
+    assert not set(LAUNCHABLE) & set(EXPERIMENTAL)
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"), [("cca", "--experimental"), ("sgx", "--experimental"), ("pef", "evidence")]
+)
+def test_why_a_host_does_not_offer_a_backend_can_be_said(backend, says):
+    assert says in backends.reservation(backend)
+
+
+@pytest.mark.parametrize("backend", ["snp", "nil", "kubernetes", ""])
+def test_of_others_there_is_nothing_to_say(backend):
+    assert backends.reservation(backend) is None
 
 
 def test_choosing_imports_nothing_that_costs_start_up_time():
@@ -56,14 +70,25 @@ def test_refuses_an_unknown_backend_that_is_near_nothing(given):
     assert len(str(caught.value)) < 300
 
 
+def test_no_keep_is_deployed_into_what_gives_no_evidence():
+    for choose in (choose_backend, backends.require_backend):
+        with pytest.raises(PlatformError, match="backend pef: found one that no Keep is deployed into") as caught:
+            choose("pef")
+        assert "no way to give evidence" in caught.value.hint
+
+
+@pytest.mark.parametrize("given", ["auto", *BACKENDS])
+def test_a_keep_can_be_of_every_backend_on_some_machine(given):
+    backends.require_backend(given)
+
+
 @pytest.mark.parametrize("given", [name for name in BACKENDS if name not in RUNNABLE])
 def test_refuses_a_backend_that_a_run_cannot_be_in(given):
     with pytest.raises(PlatformError) as caught:
         choose_backend(given)
     assert str(caught.value) == f"backend {given}: found a backend that run does not have, want nil"
-    is_launchable = given in LAUNCHABLE
-    hint = f"enarx deploy --backend {given} starts a Keep of it" if is_launchable else "enarx platform info says what"
-    assert caught.value.hint.startswith(hint)
+    option = "" if given in LAUNCHABLE else " --experimental"
+    assert caught.value.hint == f"enarx deploy --backend {given}{option} starts a Keep of it"
 
 
 def test_auto_takes_the_first_usable_backend_that_a_run_can_be_in(monkeypatch, build, epyc, tdx_host):

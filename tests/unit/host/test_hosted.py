@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from enarx.channel.link import open_link
-from enarx.errors import TransportError
+from enarx.errors import KeepError, TransportError
 from enarx.host import hosted as hosted_module
 from enarx.host.hosted import HostedKeep
 from enarx.host.launchers import Launched
@@ -95,6 +95,44 @@ def test_only_what_had_to_be_killed_is_lost(monkeypatch, by_itself, status):
 
     with a_process() as process:
         asyncio.run(test())
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_only_what_nobody_told_to_end_was_killed_for_a_reason(is_told):
+    async def test():
+        async with asyncio.timeout(20):
+            keep = make_keep(process, Launcher(None, lambda pid: os.kill(pid, signal.SIGKILL)))
+            if is_told:
+                await keep.stop()
+            else:
+                os.kill(process.pid, signal.SIGKILL)
+            await keep.ended.wait()
+            return keep
+
+    with a_process() as process:
+        keep = asyncio.run(test())
+    assert keep.exit_status == -signal.SIGKILL
+    assert is_told == (keep.reason is None)
+    assert is_told or "killed by signal 9" in str(keep.reason)
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_keep_that_is_given_up_ended_for_that_reason_unless_it_had_ended(by_itself):
+    reason = KeepError("found nobody")
+
+    async def test():
+        async with asyncio.timeout(20):
+            keep = make_keep(
+                process,
+                Launcher(None, lambda pid: process.stdin.close() if by_itself else os.kill(pid, signal.SIGKILL)),
+            )
+            keep.give_up(reason, is_lost=True)
+            await keep.ended.wait()
+            return keep
+
+    with a_process() as process:
+        keep = asyncio.run(test())
+    assert (keep.reason, keep.is_lost) == ((None, False) if by_itself else (reason, True))
 
 
 def test_two_sessions_at_the_same_moment_do_not_share_the_last_place(monkeypatch):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 from enarx.errors import DecodeError, PlatformError
 from enarx.host import platform as platform_module
 from enarx.host.launchers.qemu import MachineSpec, command_line
-from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine
+from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine, parts_of_machine
 from enarx.host.process_facts import start_ticks
 from enarx.image import measure
 from enarx.wire.platform_answer import encode_answer
@@ -152,6 +153,38 @@ def test_a_machine_that_ended_meanwhile_is_refused(machine):
 def test_a_process_that_is_no_qemu_is_refused():
     with pytest.raises(PlatformError, match="want only options of Keeps"):
         measured()
+
+
+# --- What it was started with
+
+
+def told():
+    return parts_of_machine(os.getpid(), start_ticks(os.getpid()))
+
+
+def test_the_parts_of_a_machine_are_what_it_was_started_with(machine):
+    words, _, folder = machine
+    (folder / "firmware").write_bytes(bytes(8192))
+    # Whatever else it has: this is for machines of every backend.
+    words += ["-object", "sev-snp-guest,id=x"]
+    assert told() == (
+        measure.snp_firmware_pages(bytes(8192)),
+        hashlib.sha256(b"kernel").digest(),
+        hashlib.sha256(b"initramfs").digest(),
+        hashlib.sha256(b"console=ttyS0 a b\0").digest(),
+    )
+
+
+def test_a_machine_without_a_part_is_not_told(machine):
+    words, _, _ = machine
+    del words[words.index("-initrd") :]
+    with pytest.raises(PlatformError, match="found no -append, -initrd, want each"):
+        told()
+
+
+def test_firmware_that_is_no_pages_is_not_told(machine):
+    with pytest.raises(DecodeError, match="found 8 bytes, want whole pages"):
+        told()
 
 
 def test_a_platform_measures_what_it_was_told_to():

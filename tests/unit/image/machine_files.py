@@ -15,6 +15,7 @@ HASH_ENTRIES = (
 )
 PEI_FV = "6938079b-b503-4e3d-9d24-b28337a25806"
 DXE_FV = "7cb8bdc9-f8eb-4f34-aaea-3ee4af6516a1"
+ARM_FV = "64074afe-340a-4be6-94ba-91b5b4d0f71e"
 _FFS = "8c8ce578-8a3d-4f1c-9935-896185c32dd3"
 _LZMA = "ee4e5898-3914-4259-9d6e-dc7bd79403cf"
 
@@ -64,24 +65,16 @@ def make_firmware(
 
     Args:
         snp: address, size and kind of each section.
-        tdx: address, size, offset in the file, bytes in the file and attributes of each section.
+        tdx: address, size, offset in the file, bytes in the file and attributes of each section, and its kind if it is not 0.
     """
-    inner = b"".join(section(0x17, one) for one in volumes(pei, dxe, version=version, checks_hashes=checks_hashes))
-    packed = lzma.compress(inner, lzma.FORMAT_ALONE)
-    compressed = section(2, guid(_LZMA) + struct.pack("<HH", 24, 1) + packed)
-    file_bytes = 24 + len(compressed)
-    file = struct.pack("<16sHBB", guid(PEI_FV), 0, 0x0B, 0) + file_bytes.to_bytes(3, "little") + b"\xf8" + compressed
-    outer = file + b"\xff" * 32
-    length = 72 + len(outer)
-    header = struct.pack("<16x16sQ4sIHHHBB", guid(_FFS), length, b"_FVH", 0, 72, 0, 0, 0, 2)
-    data = header + struct.pack("<IIII", 1, length, 0, 0) + outer
+    data = _pack(volumes(pei, dxe, version=version, checks_hashes=checks_hashes))
 
     snp_table = b"".join(struct.pack("<III", *one) for one in snp)
     snp_table = struct.pack("<4sIII", b"ASEV", 16 + len(snp_table), 1, len(snp)) + snp_table
     tdx = () if tdx is None else tdx
     tdx_table = b"".join(
-        struct.pack("<IIQQII", offset, in_file, address, in_memory, 0, attributes)
-        for address, in_memory, offset, in_file, attributes in tdx
+        struct.pack("<IIQQII", offset, in_file, address, in_memory, kind[0] if kind else 0, attributes)
+        for address, in_memory, offset, in_file, attributes, *kind in tdx
     )
     tdx_table = struct.pack("<4sIII", b"TDVF", 16 + len(tdx_table), 1, len(tdx)) + tdx_table
 
@@ -105,7 +98,25 @@ def make_firmware(
     return data.ljust(size - len(end), b"\xff") + end
 
 
-def make_pe(sections, *, header=b"", certificates=b"", magic=0x20B, header_bytes=0x400, directories=16):
+def _pack(inner):
+    """Return a volume without a name that has others in a compressed section."""
+    packed = lzma.compress(b"".join(section(0x17, one) for one in inner), lzma.FORMAT_ALONE)
+    compressed = section(2, guid(_LZMA) + struct.pack("<HH", 24, 1) + packed)
+    file_bytes = 24 + len(compressed)
+    file = struct.pack("<16sHBB", guid(PEI_FV), 0, 0x0B, 0) + file_bytes.to_bytes(3, "little") + b"\xf8" + compressed
+    outer = file + b"\xff" * 32
+    length = 72 + len(outer)
+    header = struct.pack("<16x16sQ4sIHHHBB", guid(_FFS), length, b"_FVH", 0, 72, 0, 0, 0, 2)
+    return header + struct.pack("<IIII", 1, length, 0, 0) + outer
+
+
+def make_arm_firmware(content=b"dxe", *, version=VERSION, knows_keys=True, name=ARM_FV):
+    """Return what OVMF is for Arm: where a processor begins, and the volume that it measures of itself."""
+    text = f"{version}\0".encode("utf-16-le") + ("SecureBootEnable".encode("utf-16-le") if knows_keys else b"")
+    return b"\x14\0\0\x14".ljust(0x1000, b"\0") + _pack([volume(name, content + bytes(2) + text)])
+
+
+def make_pe(sections, *, header=b"", certificates=b"", magic=0x20B, header_bytes=0x400, directories=16, machine=0x8664):
     """Return a PE file with sections by name."""
     start = 0x280
     data = bytearray(header.ljust(start, b"\0"))
@@ -117,7 +128,7 @@ def make_pe(sections, *, header=b"", certificates=b"", magic=0x20B, header_bytes
     struct.pack_into("<I", optional, 60, header_bytes)
     struct.pack_into("<I", optional, 64, 0xC0FFEE)
     struct.pack_into("<I", optional, fixed - 4, directories)
-    data += b"PE\0\0" + struct.pack("<HH12xHH", 0x8664, len(sections), len(optional), 0x206)
+    data += b"PE\0\0" + struct.pack("<HH12xHH", machine, len(sections), len(optional), 0x206)
     at = header_bytes
     table, contents = b"", b""
     for name, content in sections.items():
@@ -138,6 +149,20 @@ def make_kernel(content=b"kernel", *, protocol=0x20F, flags=0x7F, **changes):
     header[0x211] = 1
     struct.pack_into("<H", header, 0x236, flags)
     return make_pe({".setup": b"s" * 600, ".text": content}, header=bytes(header), **changes)
+
+
+def make_stub(version="257.13-1", *, room=0x1000, alignments=(0x1000, 0x200)):
+    """Return systemd's stub, as far as it is looked at."""
+    magic = f"#### LoaderInfo: systemd-stub {version} ####".encode()
+    stub = bytearray(make_pe({".text": b"stub", ".sdmagic": magic}, header_bytes=room))
+    (start,) = struct.unpack_from("<I", stub, 0x3C)
+    struct.pack_into("<II", stub, start + 24 + 32, *alignments)
+    return bytes(stub)
+
+
+def make_arm_kernel(content=b"kernel"):
+    """Return an Image with an EFI stub."""
+    return make_pe({".text": content, ".data": b"d" * 600}, machine=0xAA64)
 
 
 def flipped(data, at):

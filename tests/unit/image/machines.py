@@ -36,6 +36,8 @@ def installed(folder, monkeypatch, *, name="keep-test", arch="x86_64", firmware=
     }
     place = Path(images_folder()) / name
     (place / "firmware").mkdir(parents=True)
+    if "uki" in changes:
+        files["uki.efi"] = changes["uki"]
     for path, data in files.items():
         (place / path).write_bytes(data)
     manifest = Manifest(

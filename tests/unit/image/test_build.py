@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from enarx.errors import ConfigError, UsageError, VerificationError
+from enarx.errors import ConfigError, PlatformError, UsageError, VerificationError
 from enarx.image import build
 from enarx.image.build import build_image, default_name, verify_contents
-from enarx.image.contents import ARCHITECTURES
+from enarx.image.contents import ARCHITECTURES, STUB
 from enarx.image.initramfs import Parts
 from enarx.image.lock import read_lock
+from enarx.image.measure_pe import parse_pe_untrusted
 from enarx.image.newc import file, link, read_newc, write_newc
 from enarx.image.store import images_folder, open_image, verify_image
+from tests.unit.image.machine_files import make_kernel, make_stub
 
 ENTRIES = (file("init", b"#!", executable=True), link("lib", "usr/lib"))
 ARCHIVE = write_newc(ENTRIES)
@@ -24,7 +26,9 @@ PARTS = Parts(
     entries=tuple(read_newc(ARCHIVE)),
     kernel=b"linux",
     firmware={"vm": b"ovmf", "snp": b"sev", "tdx": b"tdvf"},
+    stub=b"",
 )
+CLOUD = replace(PARTS, kernel=make_kernel(), stub=make_stub())
 
 
 class FakeTools:
@@ -44,7 +48,7 @@ class FakeTools:
 def parts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "_prepare", lambda *_: ({}, FakeTools()))
+    monkeypatch.setattr(build, "_prepare", lambda *_, **__: ({}, FakeTools()))
     monkeypatch.setattr(build, "fetch_inputs", lambda *_, **__: {})
     monkeypatch.setattr(build, "unpack_tools", lambda *_: FakeTools())
     given = [PARTS]
@@ -66,6 +70,29 @@ def test_an_image_has_the_parts_and_a_manifest_of_them():
     assert image.manifest.compression == "zstd -19"
     assert {entry.name for entry in image.manifest.inputs} >= {"libc6", "wasmtime", "ovmf-amdsev"}
     verify_image(image)
+
+
+def test_an_image_for_clouds_has_a_unified_kernel_image_and_says_so_on_its_command_line(parts):
+    parts[0] = CLOUD
+    image = build_image("x86_64", cloud=True)
+    assert image.name == default_name("x86_64", cloud=True) != default_name("x86_64")
+    assert image.cmdline == ARCHITECTURES["x86_64"].command_line + " ipv6.disable=1 enarx.link=tcp:8471"
+    # Firmware is the cloud's; ours is there to try it out.
+    assert set(image.firmware) == {"vm"}
+    with open(image.uki, "rb") as file:
+        sections = parse_pe_untrusted(file.read(), what="the image").sections
+    assert sections[".linux"] == CLOUD.kernel
+    assert sections[".initrd"] == b"19:" + ARCHIVE
+    assert sections[".cmdline"] == image.cmdline.encode()
+    assert STUB in {entry.name for entry in image.manifest.inputs}
+    verify_image(image)
+
+
+def test_no_other_image_has_a_unified_kernel_image():
+    image = build_image("x86_64")
+    assert image.uki is None
+    assert "enarx.link" not in image.cmdline
+    assert STUB not in {entry.name for entry in image.manifest.inputs}
 
 
 def test_a_second_build_changes_nothing_and_compresses_nothing():
@@ -151,3 +178,29 @@ def test_refuses_a_lock_whose_interpreter_this_machines_lock_does_not_have(monke
     monkeypatch.setattr(build, "_native", lambda: ARCHITECTURES["x86_64"])
     with pytest.raises(ConfigError, match=r"found Python 3.11.2, want 3.11.9"):
         build._prepare(ARCHITECTURES["aarch64"], replace(lock, inputs=inputs), lambda *_: None)
+
+
+def test_refuses_an_image_whose_engine_compiles_on_its_own_architecture_alone(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "_native", lambda: ARCHITECTURES["aarch64"])
+    with pytest.raises(PlatformError, match=r"for x86_64: found a machine of aarch64, want x86_64") as caught:
+        build._prepare(ARCHITECTURES["x86_64"], read_lock("x86_64"), lambda *_: None, cloud=False)
+    assert caught.value.hint
+
+
+def test_inputs_are_fetched_as_soon_as_one_is_asked_for_and_once():
+    lock = read_lock("x86_64")
+    first, second, other = lock.inputs[:3]
+    asked = []
+    inputs = build._Inputs(lambda: asked.append(1) or {first: "a", second: "b"})
+    assert not asked
+    assert [inputs[first], inputs[second], inputs[first]] == ["a", "b", "a"]
+    with pytest.raises(KeyError):
+        inputs[other]
+    assert asked == [1]
+
+
+def test_what_is_there_already_is_not_written_again(monkeypatch):
+    first = build_image("x86_64")
+    monkeypatch.setattr(build, "_write", lambda _: pytest.fail("written again"))
+    assert build_image("x86_64") == first

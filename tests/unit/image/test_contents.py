@@ -16,8 +16,8 @@ from enarx.image.process import package_folder
 
 MODULES, DATA = read_package(package_folder())
 INSIDE, OUTSIDE = select_modules(MODULES)
-# What each wheel is imported as.
-IMPORTED = {"OpenSSL", "cbor2", "certifi", "cryptography", "httptools", "wasmtime"}
+# What each wheel is imported as; of wasmtime the library is called, and its modules are for whoever starts another program.
+IMPORTED = {"OpenSSL", "cbor2", "certifi", "cryptography", "httptools"}
 
 
 def test_the_keep_is_in_it():
@@ -91,6 +91,10 @@ def test_the_command_line_is_one_short_line_that_locks_the_kernel_down(arch):
 
 def test_only_the_firmware_that_compares_hashes_is_for_snp():
     assert ARCHITECTURES["x86_64"].firmware["snp"].path.endswith("OVMF.amdsev.fd")
+
+
+def test_firmware_for_arm_is_one_that_knows_a_tpm():
+    assert ARCHITECTURES["aarch64"].firmware["vm"].path.endswith("AAVMF_CODE.secboot.fd")
 
 
 def test_refuses_another_architecture():

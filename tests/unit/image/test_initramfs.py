@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 
 from enarx.errors import ConfigError
 from enarx.image import initramfs
-from enarx.image.contents import ARCHITECTURES
+from enarx.image.closure import Module
+from enarx.image.contents import ARCHITECTURES, Firmware
 from enarx.image.initramfs import image_inputs, needed_entries, read_package
-from enarx.image.lock import Lock
+from enarx.image.lock import Input, Lock
 from enarx.image.newc import file
+from enarx.image.packages import Package
 
 
 def elf(*needed):
@@ -114,6 +117,53 @@ class TestLayer:
         assert self.made == [("0",)]
 
 
+class CountingTools:
+    """Programs of which only the compiler is there; what it compiled is listed."""
+
+    def __init__(self, identity="tools"):
+        self.identity = identity
+        self.asked = []
+
+    def compile(self, sources):
+        self.asked.append([path for path, _ in sources])
+        return [b"compiled " + text for _, text in sources]
+
+
+class TestCompiling:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def test_compiles_what_changed_and_nothing_else(self):
+        tools = CountingTools()
+        first = initramfs._compile([("b.py", b"2"), ("a.py", b"1")], tools, fresh=False)
+        assert first == [file("a.pyc", b"compiled 1"), file("b.pyc", b"compiled 2")]
+        assert initramfs._compile([("a.py", b"1"), ("b.py", b"2")], tools, fresh=False) == first
+        again = initramfs._compile([("a.py", b"1"), ("b.py", b"3")], tools, fresh=False)
+        assert again == [file("a.pyc", b"compiled 1"), file("b.pyc", b"compiled 3")]
+        assert tools.asked == [["/b.py", "/a.py"], ["/b.py"]]
+
+    def test_compiles_all_of_it_where_that_is_wanted_or_another_interpreter_does(self):
+        for tools, fresh in ((CountingTools(), True), (CountingTools(), True), (CountingTools("others"), False)):
+            initramfs._compile([("a.py", b"1")], tools, fresh=fresh)
+            assert tools.asked == [["/a.py"]]
+
+    def test_the_same_text_elsewhere_is_another_module(self):
+        tools = CountingTools()
+        for path in ("a.py", "b.py"):
+            initramfs._compile([(path, b"1")], tools, fresh=False)
+        assert len(tools.asked) == 2
+
+    def test_imports_are_found_once_for_each_text(self, monkeypatch):
+        found = []
+        real = initramfs.find_imports
+        monkeypatch.setattr(initramfs, "find_imports", lambda *what: found.append(what) or real(*what))
+        for text in (b"import os.path", b"import os.path", b"from . import a, b"):
+            module = Module(source=text, is_package=False)
+            assert initramfs._kept_imports("some.name", module, True) == real("some.name", module, True)
+        assert len(found) == 2
+
+
 def test_refuses_a_package_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         read_package(str(tmp_path))
@@ -124,3 +174,19 @@ def test_refuses_a_file_that_is_too_large(tmp_path, monkeypatch):
     (tmp_path / "__init__.py").write_text("# much too long")
     with pytest.raises(ConfigError, match=r"__init__.py: found more than 10 bytes"):
         read_package(str(tmp_path))
+
+
+@pytest.mark.parametrize(("padded", "kept"), [(False, b"code\xff\0\0\0"), (True, b"code\xff")])
+def test_firmware_is_without_what_fills_a_flash_chip(monkeypatch, padded, kept):
+    package = Package(name="firmware", files={"boot/vmlinuz-6": b"kernel", "a/file": b"code\xff\0\0\0"})
+    monkeypatch.setattr(initramfs, "read_deb", lambda *_: package)
+    inputs = tuple(
+        Input(kind="deb", name=name, version="1", suite="testing", filename=name, size=1, sha256=name)
+        for name in ("linux-image-6", "firmware")
+    )
+    lock = Lock(path="lock", arch="aarch64", inputs=inputs)
+    firmware = {"vm": Firmware(package="firmware", path="a/file", padded=padded)}
+    entries = initramfs._make_boot(
+        replace(ARCHITECTURES["aarch64"], modules=(), firmware=firmware), lock, dict.fromkeys(inputs, "")
+    )
+    assert {entry.path: entry.data for entry in entries} == {".kernel": b"kernel", ".firmware/vm": kept}

@@ -15,7 +15,7 @@ import pytest
 
 from enarx.errors import ConfigError, PlatformError, TransportError
 from enarx.image import inputs
-from enarx.image.contents import ARCHITECTURES, WHEELS
+from enarx.image.contents import ARCHITECTURES, STUB, WHEELS
 from enarx.image.inputs import fetch_inputs, resolve_lock
 from enarx.image.lock import Input, Lock
 
@@ -259,7 +259,7 @@ def stanza(name, **fields):
 
 
 def all_packages():
-    names = [*TARGET.guest_packages, *inputs.TOOLS, *TARGET.firmware_packages, "linux-image-6.12.9-cloud-amd64"]
+    names = [*TARGET.guest_packages, *inputs.TOOLS, *TARGET.firmware_packages, STUB, "linux-image-6.12.9-cloud-amd64"]
     stanzas = [stanza(name) for name in names]
     return "\n".join([*stanzas, stanza(TARGET.kernel, Depends="linux-image-6.12.9-cloud-amd64 (= 2), other")])
 
@@ -278,13 +278,16 @@ def test_a_new_lock_has_every_input_that_there_is(world, tmp_path):
         sha256="cd" * 32,
     )  # fmt: skip
     assert {entry.name for entry in lock.inputs if entry.kind == "wheel"} == set(WHEELS)
-    assert len(lock.inputs) == len(TARGET.guest_packages) + len(inputs.TOOLS) + 3 + 1 + len(WHEELS)
+    assert lock.deb(STUB).suite == "trixie"
+    assert len(lock.inputs) == len(TARGET.guest_packages) + len(inputs.TOOLS) + 3 + 1 + 1 + len(WHEELS)
 
 
 def test_a_new_lock_adds_the_suites_it_needs_to_the_machines_own_mirrors(world, tmp_path):
     world.packages, world.wheels = all_packages(), all_wheels()
     resolve_lock(TARGET, str(tmp_path / "lock"))
-    assert f"URIs: {MAIN}\nSuites: bookworm bookworm-updates bookworm-backports testing\n" in world.written_sources
+    assert (
+        f"URIs: {MAIN}\nSuites: bookworm bookworm-updates bookworm-backports trixie testing\n" in world.written_sources
+    )
     assert f"URIs: {SECURITY}\nSuites: bookworm-security\n" in world.written_sources
     assert "other.test" not in world.written_sources
 

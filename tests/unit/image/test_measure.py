@@ -17,10 +17,23 @@ from hypothesis import strategies as st
 
 from enarx.errors import DecodeError, UsageError
 from enarx.image import measure
-from enarx.image.measure import Boot, launch_cmdline, mrtd, snp_launch_digest, tdx_registers, uki_pcrs, vtpm_pcrs
+from enarx.image.disk import gpt_event
+from enarx.image.measure import (
+    Boot,
+    LaunchParts,
+    launch_cmdline,
+    mrtd,
+    snp_launch_digest,
+    tdx_registers,
+    uki_pcrs,
+    uki_registers,
+    vtpm_pcrs,
+)
 from enarx.image.measure_firmware import TdvfSection
+from enarx.image.measure_pe import parse_pe_untrusted
+from enarx.image.uki import make_uki
 from tests.evidence import evidence_path, needs_evidence, read
-from tests.unit.image.machine_files import flipped, make_firmware, make_kernel, make_pe, volumes
+from tests.unit.image.machine_files import flipped, make_firmware, make_kernel, make_pe, make_stub, volumes
 
 TDX = ((0xFFFF8000, 0x8000, 0, 0x8000, 1), (0x810000, 0x1000, 0, 0, 0))
 PARTS = {
@@ -210,19 +223,14 @@ def test_the_digest_of_a_real_processor():
     known = json.loads(read("measure/hardware_dstack_milan.json"))
     sections = tuple((one["gpa"], one["size"], one["type"]) for one in known["ovmf_sections"])
     firmware = make_firmware(snp=sections, hashes_at=known["hashes_table_gpa"], reset_eip=known["reset_eip"])
-    boot = Boot(
-        kernel=b"",
-        initramfs=b"",
-        cmdline=known["cmdline"],
+    parts = LaunchParts(
+        firmware_pages=bytes.fromhex(known["ovmf_hash"]),
         kernel_sha256=bytes.fromhex(known["kernel_sha256"]),
         initramfs_sha256=bytes.fromhex(known["initrd_sha256"]),
+        cmdline_sha256=measure.snp_cmdline_sha256(known["cmdline"]),
     )
     digests = measure.snp_launch_digests(
-        firmware=firmware,
-        boot=boot,
-        vcpus=(known["vcpus"],),
-        vcpu_types=(known["vcpu_type"],),
-        firmware_pages=bytes.fromhex(known["ovmf_hash"]),
+        firmware=firmware, boot=parts, vcpus=(known["vcpus"],), vcpu_types=(known["vcpu_type"],)
     )
     assert [digest.hex() for digest in digests.values()] == [known["expected"]]
 
@@ -280,7 +288,7 @@ def test_pcr_11_is_the_sections_in_the_stubs_order():
     pcrs = uki_pcrs(firmware=PARTS["firmware"], uki=UKI, from_disk=True)
     contents = (b".linux\0", INNER, b".osrel\0", b"ID=keep", b".cmdline\0", b"quiet", b".initrd\0", b"cpio")
     assert pcrs[11] == extended("sha256", *contents)
-    assert pcrs.keys() == {0, 4, 7, 11}
+    assert pcrs.keys() == {0, 4, 7, 11, 12, 13}
 
 
 def test_a_uki_of_a_disk_is_measured_after_the_boot_began():
@@ -297,6 +305,63 @@ def test_each_section_changes_pcr_11_and_the_image():
             firmware=PARTS["firmware"], uki=make_pe(sections | {section: content}, header_bytes=0x1000), from_disk=True
         )
         assert {number for number in before if before[number] != other[number]} == {4, 11}
+
+
+def made_uki(stub=None, **changes):
+    """Return what `enarx.image.uki` makes, as an image for clouds has it."""
+    parts = {"kernel": INNER, "initramfs": b"cpio", "cmdline": "quiet enarx.link=tcp:8471", **changes}
+    return make_uki(make_stub() if stub is None else stub, **parts)
+
+
+def test_pcr_9_is_what_the_kernel_gets_and_nothing_is_added_to_it():
+    pcrs = uki_pcrs(firmware=PARTS["firmware"], uki=made_uki(), from_disk=True)
+    assert pcrs[9] == extended("sha256", "quiet enarx.link=tcp:8471\0".encode("utf-16-le"), b"cpio")
+    assert pcrs[12] == pcrs[13] == bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("version", "measures_kernel"),
+    [("252.1-1", True), ("257.13-1~deb13u1", True), ("258~rc1", False), ("262-1", False)],
+)
+def test_a_stub_that_starts_the_kernel_itself_has_it_measured_in_the_image_alone(version, measures_kernel):
+    uki = made_uki(make_stub(version))
+    whole = parse_pe_untrusted(uki, what="it").digest("sha256")
+    inner = parse_pe_untrusted(INNER, what="it").digest("sha256")
+    value = extended("sha256", b"Calling EFI Application from Boot Option", bytes(4))
+    for digest in (whole, inner) if measures_kernel else (whole,):
+        value = hashlib.sha256(value + digest).digest()
+    pcrs = uki_pcrs(firmware=PARTS["firmware"], uki=uki, from_disk=True)
+    assert pcrs[4] == value
+    # Such a stub may hand the kernel what nobody can predict.
+    assert (9 in pcrs) is measures_kernel
+
+
+def test_the_registers_of_a_td_have_the_partitions_and_both_ways_to_leave_firmware():
+    uki = made_uki()
+    registers = uki_registers(uki)
+    assert set(registers) == {*(f"tpm.pcr{index}" for index in (4, 9, 11, 12, 13)), "tdx.rtmr1", "tdx.rtmr2"}
+    value = extended("sha384", b"Calling EFI Application from Boot Option", bytes(4), gpt_event(uki))
+    for digest in (parse_pe_untrusted(data, what="it").digest("sha384") for data in (uki, INNER)):
+        value = hashlib.sha384(value + digest).digest()
+    begins, fails, leaves = (
+        f"Exit Boot Services {end}".encode() for end in ("Invocation", "Returned with Failure", "Returned with Success")
+    )
+    wanted = []
+    for leaving in ((begins, leaves), (begins, fails, begins, leaves)):
+        register = value
+        for event in leaving:
+            register = hashlib.sha384(register + hashlib.sha384(event).digest()).digest()
+        wanted.append(register)
+    assert registers["tdx.rtmr1"] == wanted
+    sections = [b".linux\0", INNER, b".cmdline\0", b"quiet enarx.link=tcp:8471", b".initrd\0", b"cpio"]
+    options = "quiet enarx.link=tcp:8471\0".encode("utf-16-le")
+    assert registers["tdx.rtmr2"] == [extended("sha384", *sections, options, b"cpio")]
+
+
+@pytest.mark.parametrize("uki", [UKI, made_uki(make_stub("262"))])
+def test_registers_that_cannot_be_computed_are_not(uki):
+    with pytest.raises(DecodeError, match=r"want \.linux, \.cmdline, \.initrd and a stub"):
+        uki_registers(uki)
 
 
 def test_refuses_an_image_without_kernel():

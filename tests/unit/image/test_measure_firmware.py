@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from enarx.errors import DecodeError, PlatformError
 from enarx.image import measure_firmware
-from enarx.image.measure_firmware import checks_kernel_hashes, firmware_version, tdvf_sections, volume_digests
+from enarx.image.measure_firmware import (
+    checks_kernel_hashes,
+    firmware_version,
+    remembering,
+    tdvf_sections,
+    volume_digests,
+)
 from tests.unit.image.machine_files import VERSION, flipped, make_firmware, volumes
 
 TDX = ((0xFFFF8000, 0x8000, 0, 0x8000, 1), (0x810000, 0x2000, 0, 0, 0), (0x900000, 0x1000, 0, 0, 2))
@@ -125,3 +131,35 @@ def test_one_byte_of_a_volume_is_another_digest():
     other_pei, same_dxe = volume_digests(make_firmware(flipped(b"one", 1)))
     assert other_pei != pei
     assert same_dxe == dxe
+
+
+def test_what_is_found_out_about_firmware_is_remembered_while_somebody_does():
+    firmware, kept, asked = make_firmware(checks_hashes=True), {}, []
+
+    def memory(name, find):
+        asked.append(name)
+        return kept.setdefault(name, find() if name not in kept else b"")
+
+    volume_digests.cache_clear()
+    expected = [checks_kernel_hashes(firmware), firmware_version(firmware), volume_digests(firmware)]
+    volume_digests.cache_clear()
+    assert not asked
+    for _ in range(2):
+        with remembering(memory):
+            found = [checks_kernel_hashes(firmware), firmware_version(firmware), volume_digests(firmware)]
+        assert found == expected
+        volume_digests.cache_clear()
+    assert len(asked) == 6
+    assert len(kept) == 3
+    with remembering(memory):
+        assert not checks_kernel_hashes(make_firmware())
+    assert len(kept) == 4
+
+
+def test_what_is_refused_is_not_remembered():
+    kept = {}
+    with remembering(lambda name, find: kept.setdefault(name, find())):
+        for _ in range(2):
+            with pytest.raises(DecodeError):
+                firmware_version(bytes(4096))
+    assert not kept

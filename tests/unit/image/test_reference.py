@@ -6,28 +6,41 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enarx.abi.event_log import Event, EventLog, SpecId, serialise_event_log
-from enarx.errors import DecodeError, UsageError, VerificationError
-from enarx.image.measure import launch_cmdline, snp_launch_digest, tdx_registers, vtpm_pcrs
+from enarx.deploy.policy import expand_policy
+from enarx.errors import DecodeError, VerificationError
+from enarx.image.measure import (
+    LaunchParts,
+    launch_cmdline,
+    snp_firmware_pages,
+    snp_launch_digest,
+    snp_launch_digests,
+    tdx_registers,
+    uki_registers,
+    vtpm_pcrs,
+)
 from enarx.image.reference import (
     OLD_QEMU_MEMORIES,
     Machine,
     corim_values,
     emulated_measurements,
     open_machine,
+    parts_of_launch,
     reference_values,
     snp_measurements,
     which_part_changed,
 )
+from enarx.image.uki import make_uki
 from enarx.verifier.policy_corim import references_from_corim
 from enarx.verifier.policy_toml import decode_value, registered_rules
 from enarx.verifier.policy_write import references_from_tables
 from enarx.wire.corim import decode_corim_untrusted, encode_corim, sign_corim, verify_corim
-from tests.unit.image.machine_files import flipped, make_firmware, make_kernel
+from tests.unit.image.machine_files import flipped, make_arm_kernel, make_firmware, make_kernel, make_stub
 from tests.unit.image.machines import FIRMWARE, PARTS, installed, make_machine
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -166,12 +179,6 @@ def test_refuses_an_image_with_a_changed_file(tmp_path, monkeypatch, name):
         open_machine(open_image(image.name))
 
 
-def test_refuses_another_architecture(tmp_path, monkeypatch):
-    image = installed(tmp_path, monkeypatch, arch="aarch64")
-    with pytest.raises(UsageError, match="architecture: found aarch64, want x86_64"):
-        open_machine(image)
-
-
 # --- What was another ------------------------------------------------------------------------------------------------------
 
 CHANGES = {
@@ -246,6 +253,60 @@ def test_a_launch_digest_tells_shapes_apart_and_parts_not():
     assert changed(with_acpi) == ("command line (that for machines without SNP)",)
 
 
+LAUNCHED = {
+    "firmware": {"firmware": {role: make_firmware(b"other", checks_hashes=role == "snp") for role in ("snp", "vm")}},
+    **CHANGES,
+}
+
+
+def launched(machine, *, emulated):
+    """Return the launch digest of a machine and what its host says when it tells the truth."""
+    role, boot = ("vm", machine.boot) if emulated else ("snp", machine.snp_boot)
+    digests = emulated_measurements(machine) if emulated else list(snp_measurements(machine).values())
+    pages = snp_firmware_pages(machine.firmware[role])
+    return digests[0], LaunchParts(pages, boot.kernel_sha256, boot.initramfs_sha256, boot.cmdline_sha256)
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+@pytest.mark.parametrize("part", LAUNCHED)
+def test_what_a_host_says_names_the_part_where_it_gives_the_digest(part, emulated):
+    machine = make_machine()
+    digest, said = launched(make_machine(**LAUNCHED[part]), emulated=emulated)
+    assert parts_of_launch(machine, digest, said, emulated=emulated) == (part,)
+
+
+def test_what_a_host_says_names_several_parts():
+    changes = CHANGES["kernel"] | CHANGES["command line"]
+    digest, said = launched(make_machine(**changes), emulated=False)
+    assert parts_of_launch(make_machine(), digest, said) == ("kernel", "command line")
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_firmware_for_other_machines_is_another(emulated):
+    machine = make_machine()
+    boot, other = (machine.boot, FIRMWARE["snp"]) if emulated else (machine.snp_boot, FIRMWARE["vm"])
+    said = launched(machine, emulated=emulated)[1]._replace(firmware_pages=snp_firmware_pages(other))
+    shape = {"vcpus": (1,), "vcpu_types": ("EPYC-v4",)}
+    (digest,) = snp_launch_digests(firmware=other, boot=boot, **shape).values()
+    assert parts_of_launch(machine, digest, said, emulated=emulated) == ("firmware",)
+
+
+def test_a_machine_of_another_shape_has_no_other_part():
+    machine = make_machine()
+    (digest,) = snp_measurements(machine, vcpus=(3,), vcpu_types=("EPYC-Turin",)).values()
+    assert parts_of_launch(machine, digest, launched(machine, emulated=False)[1]) == ()
+
+
+@pytest.mark.parametrize("part", LAUNCHED)
+def test_what_a_host_says_proves_nothing_where_it_does_not_give_the_digest(part):
+    machine = make_machine()
+    digest, truth = launched(make_machine(**LAUNCHED[part]), emulated=False)
+    honest = launched(machine, emulated=False)[1]
+    for lie in (honest, *(truth._replace(**{field: bytes(len(getattr(truth, field)))}) for field in truth._fields)):
+        assert parts_of_launch(machine, digest, lie) is None
+    assert parts_of_launch(make_machine(firmware={"tdx": FIRMWARE["tdx"]}), digest, truth) is None
+
+
 def test_a_kernel_in_a_machine_of_another_size_is_the_kernel():
     machine = make_machine()
     for size, parts in ((512 << 20, ()), (512 << 20 | 1 << 20, ("kernel",))):
@@ -266,3 +327,53 @@ def test_each_file_is_hashed_once_for_both_command_lines(monkeypatch):
     assert machine.boot.kernel_sha256 == hashlib.sha256(PARTS["kernel"]).digest()
     assert machine.snp_boot.kernel_sha256 is machine.boot.kernel_sha256
     assert isinstance(machine, Machine)
+
+
+UKI = make_uki(make_stub(), kernel=PARTS["kernel"], initramfs=PARTS["initramfs"], cmdline=PARTS["cmdline"])
+
+
+def test_an_image_for_clouds_has_the_values_of_its_one_file_and_none_of_firmware():
+    values = reference_values(make_machine(uki=UKI))
+    assert values == {
+        "tpm": {f"pcr{number}": [uki_registers(UKI)[f"tpm.pcr{number}"][0].hex()] for number in (4, 9, 11, 12, 13)},
+        "tdx": {name: [value.hex() for value in uki_registers(UKI)[f"tdx.{name}"]] for name in ("rtmr1", "rtmr2")},
+    }
+    assert len(values["tdx"]["rtmr1"]) == 2
+    assert reference_values(make_machine(uki=UKI), sections=("snp",)) == {}
+    assert reference_values(make_machine(uki=UKI), sections=("azure",)) == {"azure": values["tpm"]}
+    arm = make_uki(make_stub(), kernel=make_arm_kernel(), initramfs=b"cpio", cmdline="quiet")
+    assert set(reference_values(make_machine(uki=arm, kernel=make_arm_kernel()))) == {"tpm"}
+    # Nobody starts its kernel by itself.
+    assert emulated_measurements(make_machine(uki=UKI)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("tpm.pcr4", "the unified kernel image"),
+        ("tpm.pcr11", "the unified kernel image"),
+        ("azure.pcr11", "the unified kernel image"),
+        ("tpm.pcr12", "what was added to the command line or the initramfs"),
+        ("tpm.pcr9", "command line or initramfs"),
+        ("tdx.rtmr1", "the unified kernel image or its disk"),
+    ],
+)
+def test_of_a_machine_in_a_cloud_other_parts_are_named(key, part):
+    size = 48 if key.startswith("tdx") else 32
+    assert which_part_changed(make_machine(uki=UKI), {key: bytes(size)}) == (part,)
+
+
+def test_an_installed_image_for_clouds_is_read_with_its_file(tmp_path, monkeypatch):
+    image = installed(tmp_path, monkeypatch, firmware={"vm": FIRMWARE["vm"]}, uki=UKI)
+    assert open_machine(image).uki == UKI
+    path = Path(image.uki)
+    path.write_bytes(UKI + b"x")
+    with pytest.raises(VerificationError, match=r"uki\.efi: found SHA-256"):
+        open_machine(image)
+
+
+def test_a_policy_for_azure_names_an_image_for_clouds(tmp_path, monkeypatch):
+    installed(tmp_path, monkeypatch, firmware={"vm": FIRMWARE["vm"]}, uki=UKI)
+    text, images = expand_policy(b'version = 1\n\n[azure]\nimage = "keep-test"\n', path="policy.toml")
+    assert images == ("keep-test",)
+    assert tomllib.loads(text.decode())["azure"] == reference_values(make_machine(uki=UKI))["tpm"]

@@ -15,6 +15,7 @@ from enarx.errors import PlatformError
 from enarx.keep import guest
 from enarx.keep.guest import find_ports, machine_bytes, options_for
 from enarx.keep.life import Keep
+from enarx.keep.network import listen
 from enarx.keep.options import MIN_LOG_BYTES
 from enarx.wire.machine import LINK_PORT, OVERHEAD_BYTES, PLATFORM_PORT
 from enarx.wire.session import Offer
@@ -119,5 +120,37 @@ def test_a_keep_lives_on_a_port():
             assert await life == 3
         link.close()
         here.close()
+
+    asyncio.run(test())
+
+
+def test_a_keep_lives_on_a_network_one_host_at_a_time():
+    async def test():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        attester = FakeAttester()
+        keep = Keep(OPTIONS, listen(port), lambda _: attester, say=print)
+        life = asyncio.ensure_future(keep.run())
+
+        async def connect():
+            sock = socket.create_connection(("127.0.0.1", port), WAIT_S)
+            return await open_link(sock, role="host", timeout_s=WAIT_S)
+
+        async with asyncio.timeout(WAIT_S):
+            link = await connect()
+            tenant = await Tenant.connect(await link.open(Target.session()))
+            assert isinstance(await tenant.challenge(), Offer)
+            # The next host is heard when the one before is gone.
+            waiting = asyncio.ensure_future(connect())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            link.close()
+            following = await waiting
+            tenant = await Tenant.connect(await following.open(Target.session()))
+            assert isinstance(await tenant.challenge(), Offer)
+            keep.end(3)
+            assert await life == 3
+        following.close()
 
     asyncio.run(test())

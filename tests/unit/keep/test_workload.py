@@ -19,6 +19,7 @@ import time
 import pytest
 import wasmtime
 
+from enarx.keep import workload
 from enarx.keep.workload_start import (
     CONTROL_FD,
     Connect,
@@ -684,3 +685,20 @@ def test_a_tls_peer_is_judged_at_the_tenant_s_time(process, guest, authority):
     ).end()
     assert ended.failure.kind == 107
     assert "not yet valid" in ended.failure.message
+
+
+@pytest.mark.parametrize(("fuel", "suffix"), [(False, ".cwasm"), (True, "-fuel.cwasm")])
+def test_what_an_image_has_compiled_is_not_compiled_again(tmp_path, monkeypatch, fuel, suffix):
+    source = tmp_path / "router.wat"
+    source.write_text("(module)")
+    monkeypatch.setattr(workload, "overlay_paths", lambda: (str(source),))
+    cache = workload._MemoryCache()
+    ahead = tmp_path / f"router{suffix}"
+    ahead.write_bytes(b"code")
+    assert cache.find(str(source), fuel=fuel).path == str(ahead)
+    # The other kind is not there, and a tenant's module is never taken from beside where it is.
+    assert cache.find(str(source), fuel=not fuel).path.startswith("/proc/self/fd/")
+    own = tmp_path / "own.wat"
+    own.write_text("(module)")
+    (tmp_path / f"own{suffix}").write_bytes(b"code")
+    assert cache.find(str(own), fuel=fuel).path.startswith("/proc/self/fd/")

@@ -16,6 +16,10 @@ from typing import Protocol
 from enarx.errors import EnarxError
 from enarx.host.process_facts import find_marked, open_process, start_ticks
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enarx.image.measure import LaunchParts
+
 __all__ = ["KeepSpec", "Launched", "Launcher", "kill_marked", "stop_process"]
 
 
@@ -44,11 +48,14 @@ class Launched:
         pid: the process that ends when the Keep does.
         start_ticks: when it started, in clock ticks since the machine did.
         pidfd: of that process, readable as soon as it has ended; the receiver's to close.
+        tpm_key_sha256: of the key that its virtual TPM attests with, 64 hexadecimal digits; None where it has none, or where
+            that was known to the host process before.
     """
 
     pid: int
     start_ticks: int
     pidfd: int
+    tpm_key_sha256: str | None = None
 
 
 class Launcher(Protocol):
@@ -59,6 +66,10 @@ class Launcher(Protocol):
     @property
     def start_timeout_s(self) -> float:
         """Return how long a Keep may take from its start to its first word."""
+        ...
+
+    def reserved_bytes(self, memory_bytes: int, package_bytes: int) -> int:
+        """Return how much of this machine's memory a Keep may take whose workload and package may take so much."""
         ...
 
     def start(self, spec: KeepSpec, folder: str) -> Launched:
@@ -91,6 +102,15 @@ class Launcher(Protocol):
 
     def explain(self, folder: str) -> EnarxError | None:
         """Say why the Keep of a folder ended; None where it did so by itself or was told to, or nothing is known of it."""
+        ...
+
+    def parts(self, folder: str) -> LaunchParts:
+        """Say what the machine of a folder was started with; blocking, for a thread.
+
+        Raises:
+            PlatformError: it is no machine, or it cannot be told.
+            DecodeError: it has no firmware that could be told.
+        """
         ...
 
     def report(self, launched: Launched, request: bytes) -> bytes:

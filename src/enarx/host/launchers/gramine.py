@@ -4,8 +4,7 @@
 The manifest is the whole of what the enclave believes. Arguments and environment are written in it; nothing of them comes from the
 host. Every file that it reads is named with its SHA-256, and none is let in unseen. It names no debug enclave.
 
-Nothing here starts an enclave: the link of a Keep needs a socket that its host can connect to, and Gramine has no sockets of
-the host's file system.
+Nothing here starts an enclave (`sgx`), and nothing is read but what is given.
 
 Source: Gramine 1.9 Documentation/manifest-syntax.rst; Intel SDM volume 3D, table 38-19 (SIGSTRUCT).
 """
@@ -18,16 +17,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enarx.errors import ConfigError, PlatformError
 
-__all__ = ["EnclaveSpec", "enclave_measurement", "make_manifest"]
+__all__ = ["EnclaveSpec", "enclave_measurement", "make_manifest", "sign_manifest"]
 
+SIGNER = "gramine-sgx-sign"
 SIGN_TIMEOUT_S = 300.0
 _SIGSTRUCT_BYTES = 1808
 _ENCLAVE_HASH = slice(960, 992)
 _MAX_FILES = 4096
+_ROOT = re.compile(r"[a-z]{1,32}")
 _PATH = re.compile(r"/[\x20-\x21\x23-\x5b\x5d-\x7e]{0,1023}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -38,20 +39,26 @@ class EnclaveSpec:
 
     Args:
         libos: path of Gramine's library OS.
+        libos_sha256: of that file, in hex.
         program: path of the program, the first of its arguments too.
         arguments: the others.
         environment: all of it.
-        files: SHA-256 in hex, by the path that each file has outside and inside.
+        files: SHA-256 in hex, by the path that each file has inside.
+        root: folder outside that stands for `/` inside, relative to where the enclave is started; empty is `/` itself.
+        links: files of `files` by further paths that they have inside.
         enclave_bytes: size of the enclave, a power of two.
         threads: that it can have.
     """
 
     libos: str
+    libos_sha256: str
     program: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
     files: Mapping[str, str]
     enclave_bytes: int
+    root: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
     threads: int = 64
 
 
@@ -65,14 +72,22 @@ def make_manifest(spec: EnclaveSpec) -> str:
         raise _refusal("enclave size", spec.enclave_bytes, "a power of two from 1 MiB")
     if not 1 <= len(spec.files) <= _MAX_FILES:
         raise _refusal("files", len(spec.files), f"1 to {_MAX_FILES}")
-    for path, digest in spec.files.items():
+    if spec.root and not _ROOT.fullmatch(spec.root):
+        raise _refusal("root", spec.root[:64], "a plain name, or none")
+    for path, digest in {**spec.files, spec.libos: spec.libos_sha256}.items():
         if not _PATH.fullmatch(path) or "/../" in f"{path}/":
             raise _refusal("file", path[:64], "an absolute path of plain characters")
         if not _DIGEST.fullmatch(digest):
             raise _refusal(path, digest[:70], "SHA-256 in hex")
-    for needed in (spec.program, spec.libos):
-        if needed not in spec.files:
-            raise _refusal("files", f"none of {needed}", "its digest")
+    for path, target in spec.links.items():
+        if not _PATH.fullmatch(path) or "/../" in f"{path}/" or path in spec.files or target not in spec.files:
+            raise _refusal("link", f"{path[:64]} to {target[:64]}", "another path of one of the files")
+    if spec.program not in spec.files:
+        raise _refusal("files", f"none of {spec.program}", "its digest")
+    inside = {path: f"file:{spec.root}{path}" for path in spec.files}
+    mounts = inside | {path: inside[target] for path, target in spec.links.items()}
+    trusted = {inside[path]: digest for path, digest in spec.files.items()}
+    trusted["file:" + spec.libos] = spec.libos_sha256
     lines = [
         f"loader.entrypoint.uri = {_text('file:' + spec.libos)}",
         f"libos.entrypoint = {_text(spec.program)}",
@@ -82,7 +97,7 @@ def make_manifest(spec: EnclaveSpec) -> str:
         "sys.enable_sigterm_injection = false",
         'fs.root.type = "tmpfs"',
         "fs.mounts = [",
-        *(f"  {{ path = {_text(path)}, uri = {_text('file:' + path)} }}," for path in sorted(spec.files)),
+        *(f"  {{ path = {_text(path)}, uri = {_text(uri)} }}," for path, uri in sorted(mounts.items())),
         '  { type = "tmpfs", path = "/tmp" },',
         "]",
         f"sgx.enclave_size = {_text(str(spec.enclave_bytes))}",
@@ -93,10 +108,7 @@ def make_manifest(spec: EnclaveSpec) -> str:
         "sgx.isvprodid = 0",
         "sgx.isvsvn = 0",
         "sgx.trusted_files = [",
-        *(
-            f"  {{ uri = {_text('file:' + path)}, sha256 = {_text(digest)} }},"
-            for path, digest in sorted(spec.files.items())
-        ),
+        *(f"  {{ uri = {_text(uri)}, sha256 = {_text(digest)} }}," for uri, digest in sorted(trusted.items())),
         "]",
     ]
     return "\n".join(lines) + "\n"
@@ -111,26 +123,55 @@ def enclave_measurement(manifest: str) -> bytes | None:
     Raises:
         PlatformError: the signer fails.
     """
-    signer = shutil.which("gramine-sgx-sign")
-    if signer is None:
+    if shutil.which(SIGNER) is None:
         return None
     with tempfile.TemporaryDirectory(prefix="enarx-sgx-") as folder:
-        paths = {name: os.path.join(folder, name) for name in ("in", "out", "key", "sig")}
-        with open(paths["in"], "w", encoding="utf-8") as file:
+        return sign_manifest(manifest, os.path.join(folder, "keep"))
+
+
+def sign_manifest(manifest: str, path: str) -> bytes:
+    """Write what an enclave is started from, `PATH.manifest.sgx` and `PATH.sig`, signed with a key that is thrown away.
+
+    Returns:
+        MRENCLAVE, 32 bytes.
+
+    Raises:
+        PlatformError: there is no signer, or it fails.
+    """
+    signer = shutil.which(SIGNER)
+    if signer is None:
+        raise PlatformError(f"cannot sign an enclave: found no {SIGNER} on PATH, want it", hint="install Gramine")
+    key = f"{path}.key"
+    command = [signer, "--manifest", f"{path}.manifest", "--output", f"{path}.manifest.sgx"]
+    command += ["--key", key, "--sigfile", f"{path}.sig"]
+    try:
+        with open(f"{path}.manifest", "w", encoding="ascii") as file:
             file.write(manifest)
-        with open(paths["key"], "wb") as file:
-            file.write(_throwaway_key())
-        command = [signer, "--manifest", paths["in"], "--output", paths["out"]]
-        command += ["--key", paths["key"], "--sigfile", paths["sig"]]
+        with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as secret:
+            secret.write(_throwaway_key())
         try:
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SIGN_TIMEOUT_S, check=True)
-            with open(paths["sig"], "rb") as file:
-                signature = file.read(_SIGSTRUCT_BYTES + 1)
-        except (OSError, subprocess.SubprocessError) as error:
-            raise PlatformError(f"cannot measure an enclave: gramine-sgx-sign: {error}") from error
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=SIGN_TIMEOUT_S,
+                check=True,
+                cwd=os.path.dirname(path),
+            )
+        finally:
+            os.unlink(key)
+        with open(f"{path}.sig", "rb") as signed:
+            signature = signed.read(_SIGSTRUCT_BYTES + 1)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise PlatformError(
+            f"cannot sign an enclave: {SIGNER}: found status {error.returncode}, want 0: {said[-1][:500] if said else 'no word'}"
+        ) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise PlatformError(f"cannot sign an enclave: {SIGNER}: {error}") from error
     if len(signature) != _SIGSTRUCT_BYTES:
         raise PlatformError(
-            f"cannot measure an enclave: gramine-sgx-sign: found {len(signature)} bytes, want a SIGSTRUCT of {_SIGSTRUCT_BYTES}"
+            f"cannot sign an enclave: {SIGNER}: found {len(signature)} bytes, want a SIGSTRUCT of {_SIGSTRUCT_BYTES}"
         )
     return signature[_ENCLAVE_HASH]
 

@@ -363,6 +363,7 @@ class Guard:
             ("KVM", "enarx platform info says what this machine has of the backend"),
             ("not a valid object type", "install a newer QEMU: this one does not know the backend"),
             ("invalid object type", "install a newer QEMU: this one does not know the backend"),
+            ("does not accept value", "install a newer QEMU: this one does not know the backend"),
             (
                 "Permission denied",
                 "the image has to be readable for everybody who can reach it: enarx image build again",

@@ -23,6 +23,7 @@ import resource
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 import enarx
 from enarx.errors import EnarxError, PlatformError
@@ -72,6 +73,10 @@ class NilLauncher:
         self._program = program
         self._platform = EmulatedPlatform()
         self._bound: dict[int, frozenset[int]] = {}
+
+    def reserved_bytes(self, memory_bytes: int, package_bytes: int) -> int:
+        """Return both together: a package is in memory beside what its workload uses."""
+        return memory_bytes + package_bytes
 
     def start(self, spec: KeepSpec, folder: str) -> Launched:
         """Start a Keep process; see `Launcher.start`."""
@@ -170,6 +175,10 @@ class NilLauncher:
     def explain(self, folder: str) -> EnarxError | None:
         """Return None: a process says why it ended by its status."""
         return None
+
+    def parts(self, folder: str) -> NoReturn:
+        """Refuse: a process has no such parts."""
+        raise PlatformError("cannot say what the Keep was started with: found a process, want a machine")
 
     def report(self, launched: Launched, request: bytes) -> bytes:
         """Have the emulated platform sign for a Keep process."""

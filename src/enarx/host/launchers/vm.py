@@ -8,6 +8,9 @@ state. Where the host is root, QEMU is a user of its own for each Keep, of which
 `vm` gives evidence in one of two ways: `vtpm`, a TPM by swtpm; or `emulated-snp`, this host's emulated platform, which measures the QEMU
 that runs (`enarx.host.platform`) and answers on a port of its own. Both protect nothing from this host.
 
+The image says of which architecture the machine is. One that is not this machine's is emulated, for `vm` alone, and only where that
+was asked for (`foreign`): it is slow, and for trying things out.
+
     <folder>/link      the socket of the link
     <folder>/platform  the socket of the emulated platform's port, where there is one
     <folder>/console   what QEMU and the guest said before the Keep was ready, and next to nothing after
@@ -38,17 +41,19 @@ from enarx.host.launchers.qemu import (
     INITRAMFS_FD,
     KERNEL_FD,
     LINK_FD,
+    MACHINES,
     PLATFORM_FD,
+    TRANSLATED_MIB,
     MachineSpec,
     command_line,
     kind_of,
     this_arch,
 )
 from enarx.host.launchers.swtpm import copy_state, open_seed, swtpm_command
-from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine
+from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine, parts_of_machine
 from enarx.host.process_facts import children_of, open_process, start_ticks
 from enarx.host.state import connect_link, listen_link
-from enarx.image.measure import launch_cmdline
+from enarx.image.measure import LaunchParts, launch_cmdline
 from enarx.wire.machine import OVERHEAD_BYTES, READY_LINE
 
 TYPE_CHECKING = False
@@ -65,6 +70,9 @@ BOOT_S = {"kvm": 30.0, "tcg": 120.0}
 
 ANSWER_S = 30.0
 """For QEMU to answer on its monitor."""
+
+BESIDE_BYTES = 96 << 20
+"""What QEMU, the TPM and the guard take beside a machine's memory and translations; 55 MiB were seen when a Keep was ready."""
 
 _AFTER_BOOT_S = 10.0
 _STEP_BYTES = 32 << 20
@@ -103,7 +111,8 @@ class VmLauncher:
     Args:
         backend: of `qemu.MACHINES`.
         evidence: for `vm`, of `EVIDENCE`; every other backend has its own.
-        image: name or digest of the image; None is the one of this version.
+        image: name or digest of the image; None is the one of this version and architecture.
+        foreign: whether the image may be of another architecture than this machine, which is emulated then.
         cpus: how many CPUs of this machine each Keep may use, or None for all.
         dies_with_host: whether a Keep ends when the host does, however it does.
         find_program: of a name returns a path, or None.
@@ -117,6 +126,7 @@ class VmLauncher:
         *,
         evidence: str = "vtpm",
         image: str | None = None,
+        foreign: bool = False,
         cpus: int | None = None,
         dies_with_host: bool = False,
         find_program: Callable[[str], str | None] = shutil.which,
@@ -126,6 +136,8 @@ class VmLauncher:
         self.backend = backend
         self._evidence = evidence if backend == "vm" else ""
         self._image = image
+        self._foreign = foreign
+        self._arch = this_arch()
         self._cpus = cpus
         self._dies_with_host = dies_with_host
         self._find_program = find_program
@@ -141,6 +153,11 @@ class VmLauncher:
         """Return how long a Keep may take from its start to its first word."""
         return (self._boot_s or BOOT_S[self._choose_accelerator()]) + _AFTER_BOOT_S
 
+    def reserved_bytes(self, memory_bytes: int, package_bytes: int) -> int:
+        """Return the memory of the whole machine, in which the package is as well, and what it takes to run it."""
+        translated_bytes = TRANSLATED_MIB << 20 if self._choose_accelerator() == "tcg" else 0
+        return machine_bytes(memory_bytes) + translated_bytes + BESIDE_BYTES
+
     # --- Beginning
 
     def start(self, spec: KeepSpec, folder: str) -> Launched:
@@ -151,7 +168,7 @@ class VmLauncher:
         files: dict[int, int] = {}
         try:
             try:
-                self._open_files(machine, folder, files)
+                key = self._open_files(machine, folder, files)
                 files[PLAN_FD] = self._write_plan(machine, sorted(set(files) & set(range(LINK_FD, FIRMWARE_FD + 1))))
                 pid = self._spawn(spec.id, files)
             finally:
@@ -165,9 +182,13 @@ class VmLauncher:
                 raise
         except OSError as error:
             raise PlatformError(f"cannot start a machine: {error.strerror}") from error
-        launched = Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd)
+        launched = Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd, tpm_key_sha256=key)
         self._launched[spec.id] = launched
         return launched
+
+    def command(self, spec: KeepSpec) -> tuple[str, ...]:
+        """Return the command line of QEMU that a machine would be started by; raises as `start` does where something is missing."""
+        return self._prepare(spec).qemu
 
     def _prepare(self, spec: KeepSpec) -> _Machine:
         """Find everything that a machine needs.
@@ -175,14 +196,14 @@ class VmLauncher:
         Raises:
             PlatformError: something is missing.
         """
-        arch = this_arch()
-        kind = kind_of(self.backend, arch)
+        image = self._open_image()
+        self._arch = image.arch
+        kind = kind_of(self.backend, image.arch)
         program = self._require_program(kind.program)
         has_tpm = self._evidence == "vtpm"
         swtpm = swtpm_command(self._require_program("swtpm")) if has_tpm else None
-        image = self._open_image(arch)
         firmware = None if kind.firmware is None else image.firmware.get(kind.firmware)
-        if kind.firmware is not None and firmware is None and arch == "x86_64":
+        if kind.firmware is not None and firmware is None:
             raise PlatformError(
                 f"cannot start a machine: image {image.name}: found no firmware for {self.backend}, want it",
                 hint="enarx image build",
@@ -192,7 +213,7 @@ class VmLauncher:
         command = command_line(
             MachineSpec(
                 backend=self.backend,
-                arch=arch,
+                arch=image.arch,
                 name=spec.id,
                 accelerator=accelerator,
                 memory_bytes=memory_bytes,
@@ -212,8 +233,8 @@ class VmLauncher:
             user=_user_of(spec.id),
         )
 
-    def _open_image(self, arch: str) -> Image:
-        name = self._image or f"keep-{__version__}-{arch}"
+    def _open_image(self) -> Image:
+        name = self._image or f"keep-{__version__}-{this_arch()}"
         # Not for a host that starts no machine.
         from enarx.image.store import open_image
 
@@ -225,9 +246,23 @@ class VmLauncher:
             ) from error
         except ConfigError as error:
             raise PlatformError(f"cannot start a machine: {error}", hint="enarx image build makes it again") from error
-        if image.arch != arch:
-            raise PlatformError(f"cannot start a machine: image {name}: found it for {image.arch}, want {arch}")
+        self._require_arch(image)
         return image
+
+    def _require_arch(self, image: Image) -> None:
+        """Let an image of another architecture only be emulated, and only where that is wanted."""
+        kind = MACHINES.get((self.backend, image.arch))
+        can_emulate = kind is not None and "tcg" in kind.accelerators
+        if image.arch != this_arch() and not (can_emulate and self._foreign):
+            raise PlatformError(
+                f"cannot start a machine: image {image.name}: found it for {image.arch}, want {this_arch()}",
+                hint="enarx host serve --experimental emulates it" if can_emulate else None,
+            )
+        if image.arch != "x86_64" and self._evidence == "emulated-snp":
+            raise PlatformError(
+                f"cannot start a machine: image {image.name}: found it for {image.arch}, want x86_64 for the emulated SNP platform",
+                hint="--vm-evidence vtpm",
+            )
 
     def _require_program(self, name: str) -> str:
         found = self._find_program(name)
@@ -237,6 +272,8 @@ class VmLauncher:
 
     def _choose_accelerator(self) -> str:
         """Choose KVM where it works for certain: a device that opens is not enough."""
+        if self._arch != this_arch():
+            return "tcg"
         if self._accelerator is None:
             from enarx.host.probes.machine import this_machine
             from enarx.host.probes.questions import ask_kvm_device
@@ -246,8 +283,8 @@ class VmLauncher:
             self._accelerator = "kvm" if works else "tcg"
         return self._accelerator
 
-    def _open_files(self, machine: _Machine, folder: str, files: dict[int, int]) -> None:
-        """Open what the guard gets, by the number that it has there."""
+    def _open_files(self, machine: _Machine, folder: str, files: dict[int, int]) -> str | None:
+        """Open what the guard gets, by the number that it has there; return the digest of the TPM's key, where there is one."""
 
         def keep(number: int, fd: int) -> None:
             # Above all those numbers, so that none is overwritten before it is used.
@@ -270,10 +307,12 @@ class VmLauncher:
         # Room for the reason, while there is any.
         if os.pwrite(files[ENDING_FD], b" " * ENDING_BYTES, 0) != ENDING_BYTES:
             raise OSError(28, "No space left on device")
-        if machine.swtpm is not None:
-            state = os.path.join(folder, "tpm")
-            copy_state(open_seed(), state, user=machine.user)
-            keep(TPM_FOLDER_FD, os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if machine.swtpm is None:
+            return None
+        seed, state = open_seed(), os.path.join(folder, "tpm")
+        copy_state(seed, state, user=machine.user)
+        keep(TPM_FOLDER_FD, os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        return seed.key_sha256
 
     def _write_plan(self, machine: _Machine, files: Sequence[int]) -> int:
         plan = {
@@ -359,6 +398,14 @@ class VmLauncher:
         thread = threading.Thread(target=answer_port, args=(port, report), daemon=True)
         self._answering[identifier] = thread
         thread.start()
+
+    def parts(self, folder: str) -> LaunchParts:
+        """Say what the machine of a folder was started with; see `Launcher.parts`."""
+        identifier = os.path.basename(folder)
+        launched = self._launched.get(identifier)
+        if launched is None:
+            raise PlatformError("cannot say what the Keep was started with: found that it has ended, want it there")
+        return parts_of_machine(*_find_qemu(launched.pid, identifier))
 
     def report(self, launched: Launched, request: bytes) -> bytes:
         """Refuse: a machine asks on a port, not on a stream."""

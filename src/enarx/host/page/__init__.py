@@ -33,7 +33,7 @@ table { border-collapse: collapse; width: 100%; }
 caption { text-align: left; font-weight: 600; padding: 1rem 0 .3rem; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent);
   white-space: nowrap; }
-td.ports { white-space: normal; }
+td.ports, td.why { white-space: normal; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 code { font: .92em ui-monospace, monospace; }
 .ready { color: light-dark(#116329, #56d364); }
@@ -115,12 +115,13 @@ def _ended(records: list[KeepRecord]) -> str:
     rows = [
         f'<tr class="ended"><td><code>{escape(record.id)}</code></td><td class="{escape(record.state)}">{escape(record.state)}</td>'
         f"<td>{escape(record.backend)}</td><td>{escape(record.tenant)}</td><td>{_time(_moment(record.created_ns))}</td>"
-        f"<td>{_time(_moment(record.ended_ns)) if record.ended_ns else '?'}</td></tr>"
+        f"<td>{_time(_moment(record.ended_ns)) if record.ended_ns else '?'}</td>"
+        f'<td class="why">{escape(record.reason.message) if record.reason else ""}</td></tr>'
         for record in records
     ]
     return (
         '<div class="scroll"><table><caption>Ended</caption><thead><tr><th>Keep</th><th>State</th><th>Backend</th>'
-        "<th>Tenant</th><th>Since (UTC)</th><th>Until (UTC)</th></tr></thead><tbody>"
+        "<th>Tenant</th><th>Since (UTC)</th><th>Until (UTC)</th><th>Why, where that was an error</th></tr></thead><tbody>"
         + "\n".join(rows)
         + "</tbody></table></div>"
     )

@@ -96,5 +96,5 @@ def _explain(backend: str, probed: Probed, *, launchable: bool) -> str:
     if blamed is not None:
         reasons.append(f"{blamed.name}: {blamed.info or 'no'}")
     if not launchable:
-        reasons.append(f"this version has no launcher for {backend}")
+        reasons.append(backends.reservation(backend) or f"this version has no launcher for {backend}")
     return "; ".join(reasons)

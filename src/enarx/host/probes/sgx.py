@@ -16,6 +16,7 @@ from enarx.host.probes.questions import (
     ECX,
     ask_cpu_bit,
     ask_device,
+    ask_image,
     ask_program,
     ask_vendor,
     find_registers,
@@ -36,8 +37,16 @@ _SECTION_SUBLEAVES = range(2, 10)
 MAX_NODES = 1024
 
 
+_KEEP = Datum(
+    name="a Keep runs in an enclave",
+    passed=False,
+    info="not in this version: Gramine has nothing by which a workload process is held",
+    fix="enarx platform selftest --backend sgx tries what there is: an enclave that attests itself",
+)
+
+
 def probe(machine: Machine) -> Probed:
-    """Ask for the CPU and its enclave memory, the kernel's devices, a service that signs quotes, and Gramine."""
+    """Ask for the CPU and its enclave memory, the kernel's devices, a service that signs quotes, Gramine, and an image for it."""
     return Probed(
         hardware=(
             group(
@@ -55,8 +64,10 @@ def probe(machine: Machine) -> Probed:
             ask_device(machine, "/dev/sgx_provision", os.O_RDWR, fix=_NEED_KERNEL),
             _ask_quote_service(machine),
             ask_program(machine, "gramine-sgx", fix="install Gramine"),
+            ask_program(machine, "gramine-sgx-sign", fix="install Gramine, whose signer measures enclaves"),
+            ask_image(machine),
         ),
-        facts=_tell_leaf(machine),
+        facts=(*_tell_leaf(machine), _KEEP),
     )
 
 

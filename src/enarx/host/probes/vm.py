@@ -12,22 +12,30 @@ from enarx.host.probes.questions import ask_image, ask_kvm_device, ask_program, 
 
 __all__ = ["probe"]
 
+_PACKAGES = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm"}
+"""Which package has QEMU, by the architecture that it plays."""
+
 
 def probe(machine: Machine) -> Probed:
     """Ask for QEMU, a software TPM and an image, whose firmware is in it; tell whether KVM or emulation would run it."""
-    is_arm = machine.machine == "aarch64"
-    qemu = "qemu-system-aarch64" if is_arm else "qemu-system-x86_64"
-    package = "qemu-system-arm" if is_arm else "qemu-system-x86"
+    own = "aarch64" if machine.machine == "aarch64" else "x86_64"
+    others = tuple(_tell_other(machine, arch) for arch in _PACKAGES if arch != own)
     return Probed(
         hardware=(),
         setup=(
-            ask_qemu(machine, qemu, fix=f"install QEMU ({package})"),
+            ask_qemu(machine, f"qemu-system-{own}", fix=f"install QEMU ({_PACKAGES[own]})"),
             ask_program(machine, "swtpm", fix="install swtpm, the software TPM"),
             ask_program(machine, "swtpm_setup", fix="install swtpm-tools, which make a software TPM"),
             ask_image(machine),
         ),
-        facts=(ask_kvm_device(machine), _tell_accelerator(machine), _tell_key(machine)),
+        facts=(ask_kvm_device(machine), _tell_accelerator(machine), _tell_key(machine), *others),
     )
+
+
+def _tell_other(machine: Machine, arch: str) -> Datum:
+    there = ask_program(machine, f"qemu-system-{arch}", fix=f"install QEMU ({_PACKAGES[arch]})")
+    info = f"emulated, experimental: {there.info}" if there.passed else there.info
+    return Datum(name=f"images of {arch}", passed=there.passed, info=info, fix=there.fix)
 
 
 def _tell_key(machine: Machine) -> Datum:

@@ -38,7 +38,11 @@ TDX = (
 GOLDEN = {
     ("vm", "x86_64", "tcg"): f"-machine q35,vmport=off -accel {TCG} -cpu EPYC-v3 -smp 1 -m 480M -bios /proc/self/fd/7",
     ("vm", "x86_64", "kvm"): "-machine q35,vmport=off -accel kvm -cpu host -smp 1 -m 480M -bios /proc/self/fd/7",
-    ("vm", "aarch64", "tcg"): f"-machine virt,gic-version=3 -accel {TCG} -cpu max -smp 1 -m 480M -bios /proc/self/fd/7",
+    (
+        "vm",
+        "aarch64",
+        "tcg",
+    ): f"-machine virt,gic-version=3 -accel {TCG} -cpu max,pauth-impdef=on -smp 1 -m 480M -bios /proc/self/fd/7",
     ("vm", "ppc64", "tcg"): f"-machine pseries -accel {TCG} -cpu power9 -smp 1 -m 480M",
     ("snp", "x86_64", "kvm"): (
         "-machine q35,vmport=off,kernel_irqchip=split,confidential-guest-support=protection,memory-backend=ram"

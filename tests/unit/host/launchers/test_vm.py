@@ -145,6 +145,20 @@ def child(launched, name):
 # --- Beginning and ending
 
 
+@pytest.mark.parametrize(("memory_mib", "machine_mib"), [(1, 480), (32, 480), (33, 512), (1024, 1472)])
+@pytest.mark.parametrize(("accelerator", "more_mib"), [("kvm", 96), ("tcg", 96 + 256)])
+def test_a_machine_takes_what_it_has_and_not_only_what_its_workload_may(memory_mib, machine_mib, accelerator, more_mib):
+    launcher = VmLauncher("vm")
+    launcher._accelerator = accelerator
+    assert launcher.reserved_bytes(memory_mib << 20, 512 << 20) == (machine_mib + more_mib) << 20
+
+
+@pytest.mark.parametrize(("evidence", "key"), [("vtpm", "00" * 32), ("emulated-snp", None)])
+def test_the_key_of_a_machines_tpm_is_told_where_it_has_one(host, monkeypatch, evidence, key):
+    monkeypatch.setattr(vm_module, "EmulatedPlatform", lambda **_: SimpleNamespace(open=lambda: None))
+    assert host.start("boot", evidence=evidence)[1].tpm_key_sha256 == key
+
+
 def test_a_machine_boots_carries_the_link_and_ends_when_it_is_told_to(host):
     launcher, launched, folder = host.start("boot")
     with launcher.connect(str(folder)) as link:
@@ -394,6 +408,74 @@ def test_an_image_of_another_machine_is_refused(host, monkeypatch):
     monkeypatch.setattr(store, "open_image", lambda name: image)
     with pytest.raises(PlatformError, match="found it for sparc"):
         host.start("boot")
+
+
+# --- Another architecture
+
+
+@pytest.fixture
+def arm_image(host, monkeypatch):
+    """An image for the architecture that this machine is not."""
+    image = host.open_image("arm")
+    image.arch = "aarch64"
+    monkeypatch.setattr(store, "open_image", lambda name: image)
+    return image
+
+
+def test_an_image_of_another_architecture_is_emulated_where_that_is_wanted(host, arm_image, monkeypatch):
+    asked = []
+
+    def find(name):
+        asked.append(name)
+        return str(host.program)
+
+    launcher = host.launcher(foreign=True, find_program=find, boot_s=None)
+    # As on a machine where KVM works.
+    launcher._accelerator = "kvm"
+    assert launcher.start_timeout_s == vm_module.BOOT_S["kvm"] + 10
+    words = launcher.command(KeepSpec(id="0" * 16, memory_bytes=1 << 20, package_bytes=1, log_bytes=1))
+    assert asked == ["qemu-system-aarch64", "swtpm"]
+    assert words[words.index("-machine") + 1] == "virt,gic-version=3"
+    assert words[words.index("-accel") + 1].startswith("tcg")
+    assert words[-1] == "tpm-tis-device,tpmdev=vtpm"
+    assert launcher.start_timeout_s == vm_module.BOOT_S["tcg"] + 10
+
+
+def test_its_keep_starts_like_every_other(host, arm_image):
+    _, _, folder = host.start("boot", foreign=True)
+    booted(folder)
+
+
+def test_its_qemu_is_named_with_its_package(host, arm_image):
+    find = {"swtpm": str(host.program)}.get
+    with pytest.raises(PlatformError, match="found no qemu-system-aarch64 on PATH") as caught:
+        host.start("boot", foreign=True, find_program=find)
+    assert caught.value.hint == "apt install qemu-system-arm"
+
+
+def test_it_is_refused_where_nobody_asked_to_emulate(host, arm_image):
+    with pytest.raises(PlatformError, match="image arm: found it for aarch64, want x86_64") as caught:
+        host.start("boot")
+    assert caught.value.hint == "enarx host serve --experimental emulates it"
+
+
+def test_it_is_refused_for_a_backend_that_cannot_be_emulated(host, arm_image):
+    launcher = VmLauncher("snp", foreign=True, find_program=lambda name: str(host.program))
+    with pytest.raises(PlatformError, match="found it for aarch64, want x86_64") as caught:
+        launcher.command(KeepSpec(id="0" * 16, memory_bytes=1 << 20, package_bytes=1, log_bytes=1))
+    assert caught.value.hint is None
+
+
+def test_it_has_no_emulated_snp_platform(host, arm_image):
+    with pytest.raises(PlatformError, match="want x86_64 for the emulated SNP platform") as caught:
+        host.start("boot", foreign=True, evidence="emulated-snp")
+    assert caught.value.hint == "--vm-evidence vtpm"
+
+
+def test_it_needs_firmware_too(host, arm_image):
+    arm_image.firmware = {}
+    with pytest.raises(PlatformError, match="found no firmware for vm"):
+        host.start("boot", foreign=True)
 
 
 # --- What the machine gets

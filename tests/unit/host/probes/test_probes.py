@@ -223,7 +223,9 @@ def test_an_sgx_host_lacks_nothing_but_a_launcher(build, sgx_host, quote_service
         Path(directory, folder).symlink_to(tmp_path / folder)
     report = report_backend("sgx", dataclasses.replace(machine, root=Path(directory)))
     assert (report.present, report.configured, report.usable) == (True, True, False)
-    assert report.why == "this version has no launcher for sgx"
+    assert report.why == "offered only with --experimental, where a machine can have it: nobody has seen a Keep of it"
+    told = next(datum for datum in report.data if datum.name == "a Keep runs in an enclave")
+    assert told.passed is False
     assert find(report, "enclave memory (EPC)").info == f"{(0x180000000 + 0x1A00000) // 2**20} MiB"
     assert find(report, "largest enclave").info == "2^56 bytes"
     assert find(report, "MISCSELECT").info == "0x00000001"
@@ -261,6 +263,26 @@ def test_no_enclave_memory_is_no_sgx(build, sgx_host):
     assert report.present is False
 
 
+# Virtual machines without a TEE
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "package"),
+    [("x86_64", "aarch64", "qemu-system-arm"), ("aarch64", "x86_64", "qemu-system-x86")],
+)
+def test_another_architecture_is_emulated_where_its_qemu_is(build, parts, own, other, package):
+    known = {"files": {"/proc/cpuinfo": ""}, "machine": own, "kvm": parts.working_kvm, "images": ("keep",)}
+    programs = (f"qemu-system-{own}", "swtpm", "swtpm_setup")
+    without = report_backend("vm", build(programs=programs, **known))
+    assert find(without, f"images of {other}").passed is False
+    assert find(without, f"images of {other}").fix == f"install QEMU ({package})"
+    # It is not what makes the backend usable.
+    assert without.configured is True
+    with_both = report_backend("vm", build(programs=(*programs, f"qemu-system-{other}"), **known))
+    assert find(with_both, f"images of {other}").passed is True
+    assert find(with_both, f"images of {other}").info.startswith("emulated, experimental: /")
+
+
 # Arm CCA
 
 
@@ -296,7 +318,7 @@ def test_a_power_machine_with_an_ultravisor_has_it_and_nothing_is_deployed_there
     )
     report = report_backend("pef", machine)
     assert (report.present, report.configured, report.usable) == (True, True, False)
-    assert report.why == "this version has no launcher for pef"
+    assert report.why == "its guests have no way to give evidence, so no Keep is deployed there"
     assert find(report, "gives evidence").passed is False
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import wasmtime
-from wasmtime import component as wasmtime_component
 
 from enarx.runtime import compiling
 from enarx.runtime.component import find_interface, run_component
@@ -81,11 +79,6 @@ def component_text(
 
 
 @pytest.fixture(scope="session")
-def compiling_engine() -> wasmtime.Engine:
-    return compiling.make_engine(fuel=False)
-
-
-@pytest.fixture(scope="session")
 def engine() -> int:
     return make_engine(fuel=False)
 
@@ -93,8 +86,7 @@ def engine() -> int:
 class Runner:
     """Compiles component text and runs it."""
 
-    def __init__(self, compiling_engine: wasmtime.Engine, engine: int, folder: Path) -> None:
-        self.compiling_engine = compiling_engine
+    def __init__(self, engine: int, folder: Path) -> None:
         self.engine = engine
         self.folder = folder
         self.count = 0
@@ -102,7 +94,8 @@ class Runner:
     def compile(self, text: str | bytes) -> str:
         self.count += 1
         path = self.folder / f"{self.count}.compiled"
-        path.write_bytes(wasmtime_component.Component(self.compiling_engine, text).serialize())
+        source = text if isinstance(text, bytes) else text.encode()
+        path.write_bytes(compiling.compile_source(source, "test.wat", fuel=False)[1])
         return str(path)
 
     def run(self, text: str | bytes, **options) -> Outcome:
@@ -124,8 +117,8 @@ def make_workload(*, limits: Limits | None = None, files=None, dirs: Sequence[Di
 
 
 @pytest.fixture
-def runner(compiling_engine: wasmtime.Engine, engine: int, tmp_path: Path) -> Runner:
-    return Runner(compiling_engine, engine, tmp_path)
+def runner(engine: int, tmp_path: Path) -> Runner:
+    return Runner(engine, tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from wasmtime import _bindings
 from wasmtime import _ffi as ffi
-from wasmtime import component as wasmtime_component
 
 from enarx.errors import DecodeError, KeepError
 from enarx.runtime import capi, compiling
@@ -503,7 +502,7 @@ def test_a_representation_is_where_it_is_read(bench):
 def test_fuel_ends_a_loop(tmp_path):
     text = component_text("", [], '(func (export "run") (result i32) (loop $again (br $again)) (i32.const 0))')
     path = tmp_path / "loop"
-    path.write_bytes(wasmtime_component.Component(compiling.make_engine(fuel=True), text).serialize())
+    path.write_bytes(compiling.compile_source(text.encode(), "loop.wat", fuel=True)[1])
     engine = make_engine(fuel=True)
     linker = binding.Linker(binding.Component(engine, str(path)), find_interface)
     keep = Keep(engine, make_workload(limits=Limits(fuel=10_000)))
