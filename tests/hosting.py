@@ -106,7 +106,7 @@ class HostProcess:
 
 def keep_pids(state):
     """Return the pids of the Keep processes of a state directory, found by their marks."""
-    from enarx.host.launchers.nil import MARK
+    from enarx.host.launchers.own_process import MARK
     from enarx.host.process_facts import find_marked
 
     folder = Path(state) / "keeps"

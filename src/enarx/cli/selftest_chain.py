@@ -42,7 +42,7 @@ from enarx.deploy.sealing import seal_blobs
 from enarx.deploy.session import Conversation, Ended
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
 from enarx.host.launchers import KeepSpec
-from enarx.host.launchers.nil import mark_of
+from enarx.host.launchers.own_process import mark_of
 from enarx.host.launchers.qemu import MachineSpec, command_line, this_arch
 from enarx.host.launchers.vm import VmLauncher, machine_bytes
 from enarx.host.process_facts import children_of, find_marked, has_ended

@@ -329,7 +329,8 @@ def _words_of(pid: int, ticks: int) -> list[str]:
 
 def _program_of(words: list[str]) -> str | None:
     """Return what an isolated Python runs; None where it was told to run something of which there is no file to measure."""
-    from enarx.host.launchers.nil import DIE_WITH_PARENT, MARK
+    from enarx.host.launchers.nil import DIE_WITH_PARENT
+    from enarx.host.launchers.own_process import MARK
 
     before, after = ("-c" + DIE_WITH_PARENT).split("{parent}")
     if words[1:3] != ["-I", "-S"]:

@@ -17,7 +17,7 @@ from enarx.cli import selftest_chain
 from enarx.cli.selftest_chain import HELLO, KINDS, hello_package, run_chain, selftest_policy
 from enarx.cli.selftest_report import STEPS, Outcome, Trial
 from enarx.errors import KeepError, PlatformError, TransportError
-from enarx.host.launchers.nil import mark_of
+from enarx.host.launchers.own_process import mark_of
 from enarx.verifier.policy_toml import decode_policy
 from tests import fake_gramine
 

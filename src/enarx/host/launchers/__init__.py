@@ -7,20 +7,17 @@ and what travels on a link. Whatever it started goes on when the host ends, and 
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from dataclasses import dataclass
 from typing import Protocol
 
 from enarx.errors import EnarxError
-from enarx.host.process_facts import find_marked, open_process, start_ticks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from enarx.image.measure import LaunchParts
 
-__all__ = ["KeepSpec", "Launched", "Launcher", "kill_marked", "stop_process"]
+__all__ = ["KeepSpec", "Launched", "Launcher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,28 +118,3 @@ class Launcher(Protocol):
             PlatformError: this platform answers on no stream, or not now.
         """
         ...
-
-
-def stop_process(pidfd: int, *, at_once: bool) -> None:
-    """Have a process that was started for a Keep end, or kill it.
-
-    Args:
-        pidfd: of the process.
-        at_once: whether it is killed.
-    """
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL if at_once else signal.SIGTERM)
-    except ProcessLookupError:
-        return  # it has ended
-
-
-def kill_marked(word: str) -> None:
-    """Kill the processes of ours that have a word among their arguments."""
-    for pid in find_marked(word.encode()):
-        ticks = start_ticks(pid)
-        pidfd = None if ticks is None else open_process(pid, ticks)
-        if pidfd is not None:
-            try:
-                stop_process(pidfd, at_once=True)
-            finally:
-                os.close(pidfd)

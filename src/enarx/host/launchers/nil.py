@@ -21,18 +21,18 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import sys
 from typing import NoReturn
 
 import enarx
 from enarx.errors import EnarxError, PlatformError
-from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
+from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.launchers.own_process import OwnProcess, mark_of, watch
 from enarx.host.platform import EmulatedPlatform
-from enarx.host.process_facts import open_process, start_ticks
-from enarx.host.state import connect_link, listen_link
+from enarx.host.process_facts import start_ticks
+from enarx.host.state import listen_link
 
-__all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "MARK", "NilLauncher", "mark_of"]
+__all__ = ["DIE_WITH_PARENT", "KEEP_PROGRAM", "NilLauncher"]
 
 KEEP_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(enarx.__file__)), "keep", "__main__.py")
 MAX_OPEN_FILES = 8192
@@ -41,9 +41,6 @@ START_TIMEOUT_S = 20.0
 """From the start of a Keep process to its first word."""
 
 _LINK_FD = 3
-
-MARK = "-Xenarx-keep="
-"""Begins the word of a Keep's command that has its id."""
 
 # The parent is compared afterwards, because it may have ended before.
 DIE_WITH_PARENT = """\
@@ -55,7 +52,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-class NilLauncher:
+class NilLauncher(OwnProcess):
     """Starts Keep processes.
 
     Args:
@@ -114,16 +111,9 @@ class NilLauncher:
                     os.close(console)
             finally:
                 link.close()
-            # Our own child that nobody has waited for: its pid is not used again before we do.
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
+            launched = watch(pid)
         except OSError as error:
             raise PlatformError(f"cannot start a Keep process: {error.strerror}") from error
-        launched = Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd)
         self._limit(spec, pid)
         return launched
 
@@ -155,23 +145,6 @@ class NilLauncher:
         self._bound[pid] = chosen
         return chosen
 
-    def adopt(self, identifier: str, pid: int, ticks: int) -> Launched | None:
-        """Take over a Keep process; see `Launcher.adopt`."""
-        pidfd = open_process(pid, ticks)
-        return None if pidfd is None else Launched(pid=pid, start_ticks=ticks, pidfd=pidfd)
-
-    def connect(self, folder: str) -> socket.socket:
-        """Connect to the link socket in the Keep's folder."""
-        return connect_link(folder)
-
-    def stop(self, launched: Launched, *, at_once: bool) -> None:
-        """Have the process end, or kill it; its workload dies with it."""
-        stop_process(launched.pidfd, at_once=at_once)
-
-    def stop_strays(self, identifier: str) -> None:
-        """Kill what was started for a Keep whose pid was never recorded."""
-        kill_marked(mark_of(identifier))
-
     def explain(self, folder: str) -> EnarxError | None:
         """Return None: a process says why it ended by its status."""
         return None
@@ -183,11 +156,6 @@ class NilLauncher:
     def report(self, launched: Launched, request: bytes) -> bytes:
         """Have the emulated platform sign for a Keep process."""
         return self._platform.report(request, pid=launched.pid, start_ticks=launched.start_ticks)
-
-
-def mark_of(identifier: str) -> str:
-    """Return the word by which the process of a Keep is found."""
-    return f"{MARK}{identifier}"
 
 
 def _environment() -> dict[str, str]:

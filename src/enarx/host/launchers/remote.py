@@ -14,21 +14,18 @@ the cloud's means. So a Keep that this host lets go of may run on, unreachable.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from enarx.errors import EnarxError, KeepError, PlatformError, UsageError
-from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
-from enarx.host.launchers.nil import mark_of
-from enarx.host.launchers.remote_relay import ENDING_BYTES, ENDING_FD, LINK_FD
-from enarx.host.process_facts import open_process, start_ticks
-from enarx.host.state import connect_link, listen_link
+from enarx.errors import EnarxError, PlatformError, UsageError
+from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.launchers.remote_relay import ENDING_FD, LINK_FD
+from enarx.host.state import listen_link
 
 __all__ = ["BACKENDS", "RELAY_PROGRAM", "RemoteLauncher", "RemoteMachine", "parse_machine"]
 
@@ -83,7 +80,7 @@ def parse_machine(text: str) -> RemoteMachine:
     return RemoteMachine(backend, address.strip("[]"), int(port))
 
 
-class RemoteLauncher:
+class RemoteLauncher(OwnProcess):
     """Gives Keeps of one backend, on machines that run.
 
     Args:
@@ -133,7 +130,7 @@ class RemoteLauncher:
         try:
             with listen_link(folder) as link:
                 made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                ending = os.open(os.path.join(folder, "ending"), made, 0o600)
+                ending = os.open(os.path.join(folder, ENDING), made, 0o600)
                 try:
                     # Room for the reason, while there is any.
                     if os.pwrite(ending, b" " * ENDING_BYTES, 0) != ENDING_BYTES:
@@ -141,16 +138,11 @@ class RemoteLauncher:
                     pid = self._spawn(command, {LINK_FD: link.fileno(), ENDING_FD: ending})
                 finally:
                     os.close(ending)
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
+            launched = watch(pid)
         except OSError as error:
             raise PlatformError(f"cannot connect to a machine: {error.strerror}") from error
         self._taken[spec.id] = machine
-        return Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd)
+        return launched
 
     def _spawn(self, command: list[str], files: dict[int, int]) -> int:
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
@@ -172,41 +164,16 @@ class RemoteLauncher:
 
     def adopt(self, identifier: str, pid: int, ticks: int) -> Launched | None:
         """Take over a connection; see `Launcher.adopt`."""
-        pidfd = open_process(pid, ticks)
-        if pidfd is None:
-            return None
-        machine = _machine_of(pid, self.backend)
+        launched = super().adopt(identifier, pid, ticks)
+        machine = None if launched is None else _machine_of(pid, self.backend)
         if machine is not None:
             self._taken[identifier] = machine
-        return Launched(pid=pid, start_ticks=ticks, pidfd=pidfd)
-
-    def connect(self, folder: str) -> socket.socket:
-        """Connect to the link socket in the Keep's folder."""
-        return connect_link(folder)
-
-    def stop(self, launched: Launched, *, at_once: bool) -> None:
-        """Let go of the machine."""
-        stop_process(launched.pidfd, at_once=at_once)
-
-    def stop_strays(self, identifier: str) -> None:
-        """Let go of a machine whose connection was never recorded."""
-        kill_marked(mark_of(identifier))
+        return launched
 
     def explain(self, folder: str) -> EnarxError | None:
         """Say why a machine could not be reached any more; see `Launcher.explain`."""
         self._taken.pop(os.path.basename(folder), None)
-        try:
-            with open(os.path.join(folder, "ending"), "rb") as file:
-                said = json.loads(file.read(ENDING_BYTES))
-            kind, message = said["kind"], said["message"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # It was killed before it could say so.
-            return None
-        if kind != "KeepError":
-            return None
-        return KeepError(
-            str(message)[:2000], hint="see whether the machine runs, and its network lets this host through to the port"
-        )
+        return read_ending(folder)
 
     def parts(self, folder: str) -> NoReturn:
         """Refuse: nobody here started it."""

@@ -37,6 +37,9 @@ _IDLE_S, _EVERY_S, _COUNT = 15, 5, 3
 _PR_SET_PDEATHSIG = 1
 
 
+_HINT = "see whether the machine runs, and its network lets this host through to the port"
+
+
 class _Unreachable(Exception):  # noqa: N818
     """Nobody answers there."""
 
@@ -63,7 +66,7 @@ def main() -> NoReturn:
         # A Keep that ends closes its end of the link, and then there is nobody any more.
         said = {"kind": "off", "message": ""}
         if not has_said_end:
-            said = {"kind": "KeepError", "message": f"cannot reach the Keep: {address}:{port}: {error}"}
+            said = {"kind": "KeepError", "message": f"cannot reach the Keep: {address}:{port}: {error}", "hint": _HINT}
         os.pwrite(ENDING_FD, json.dumps(said).encode()[:ENDING_BYTES].ljust(ENDING_BYTES), 0)
         os._exit(0)
 

@@ -27,24 +27,21 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import json
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from enarx import __version__, errors
+from enarx import __version__
 from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
-from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
+from enarx.host.launchers import KeepSpec, Launched
 from enarx.host.launchers.gramine import SIGNER, EnclaveSpec, enclave_measurement, make_manifest, sign_manifest
-from enarx.host.launchers.nil import mark_of
-from enarx.host.process_facts import open_process, start_ticks
-from enarx.host.state import connect_link, listen_link
+from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.state import listen_link
 
 if TYPE_CHECKING:
     from enarx.image.newc import Entry
@@ -73,7 +70,6 @@ QUOTE_TIMEOUT_S = 180.0
 RUNNER = "gramine-sgx"
 RELAY_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sgx_relay.py")
 LINK_FD, CONSOLE_FD, ENDING_FD = range(3, 6)
-ENDING_BYTES = 4096
 
 _FIND = "import sys;sys.path.append('/usr/lib/enarx');"
 KEEP_CODE = _FIND + "from enarx.keep.enclave import main;main()"
@@ -278,7 +274,7 @@ def _host_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
-class SgxLauncher:
+class SgxLauncher(OwnProcess):
     """Starts Keeps that are enclaves.
 
     Args:
@@ -344,15 +340,9 @@ class SgxLauncher:
         command, where = _make_enclave(image, self._code, gramine, folder, self._unpack)
         try:
             pid = self._spawn(spec.id, command, where, folder)
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
+            return watch(pid)
         except OSError as error:
             raise PlatformError(f"cannot start an enclave: {error.strerror}") from error
-        return Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd)
 
     def _spawn(self, identifier: str, command: tuple[str, ...], where: str, folder: str) -> int:
         made = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
@@ -360,7 +350,7 @@ class SgxLauncher:
         try:
             given.append(_up(listen_link(folder).detach()))
             given.append(_up(os.open(os.path.join(folder, "console"), made | os.O_APPEND, 0o600)))
-            given.append(_up(os.open(os.path.join(folder, "ending"), made | os.O_EXCL, 0o600)))
+            given.append(_up(os.open(os.path.join(folder, ENDING), made | os.O_EXCL, 0o600)))
             # Room for the reason, while there is any.
             if os.pwrite(given[-1], b" " * ENDING_BYTES, 0) != ENDING_BYTES:
                 raise OSError(28, "No space left on device")
@@ -386,34 +376,9 @@ class SgxLauncher:
             for fd in given:
                 os.close(fd)
 
-    def adopt(self, identifier: str, pid: int, ticks: int) -> Launched | None:
-        """Take over the process beside an enclave; see `Launcher.adopt`."""
-        pidfd = open_process(pid, ticks)
-        return None if pidfd is None else Launched(pid=pid, start_ticks=ticks, pidfd=pidfd)
-
-    def connect(self, folder: str) -> socket.socket:
-        """Connect to the link socket in the Keep's folder."""
-        return connect_link(folder)
-
-    def stop(self, launched: Launched, *, at_once: bool) -> None:
-        """Have the process beside the enclave end it, or kill it, and the kernel the enclave with it."""
-        stop_process(launched.pidfd, at_once=at_once)
-
-    def stop_strays(self, identifier: str) -> None:
-        """Kill what was started for a Keep whose process was never recorded."""
-        kill_marked(mark_of(identifier))
-
     def explain(self, folder: str) -> EnarxError | None:
         """Say why an enclave ended, where that was an error; see `Launcher.explain`."""
-        try:
-            with open(os.path.join(folder, "ending"), "rb") as file:
-                said = json.loads(file.read(ENDING_BYTES))
-            kind, message = said["kind"], said["message"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # It was killed before it could say so.
-            return None
-        found = {"KeepError": errors.KeepError, "PlatformError": errors.PlatformError}.get(kind)
-        return None if found is None else found(str(message)[:2000])
+        return read_ending(folder)
 
     def parts(self, folder: str) -> NoReturn:
         """Refuse: an enclave has no such parts."""

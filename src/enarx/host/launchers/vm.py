@@ -31,11 +31,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from enarx import __version__, errors
+from enarx import __version__
 from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
-from enarx.host.launchers import KeepSpec, Launched, kill_marked, stop_process
-from enarx.host.launchers.guard import CONSOLE_FILE_FD, ENDING_BYTES, ENDING_FD, PLAN_FD, TPM_FOLDER_FD
-from enarx.host.launchers.nil import mark_of
+from enarx.host.launchers import KeepSpec, Launched
+from enarx.host.launchers.guard import CONSOLE_FILE_FD, ENDING_FD, PLAN_FD, TPM_FOLDER_FD
+from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
 from enarx.host.launchers.qemu import (
     FIRMWARE_FD,
     INITRAMFS_FD,
@@ -51,7 +51,7 @@ from enarx.host.launchers.qemu import (
 )
 from enarx.host.launchers.swtpm import copy_state, open_seed, swtpm_command
 from enarx.host.platform import EmulatedPlatform, answer_port, measure_machine, parts_of_machine
-from enarx.host.process_facts import children_of, open_process, start_ticks
+from enarx.host.process_facts import children_of, start_ticks
 from enarx.host.state import connect_link, listen_link
 from enarx.image.measure import LaunchParts, launch_cmdline
 from enarx.wire.machine import OVERHEAD_BYTES, READY_LINE
@@ -105,7 +105,7 @@ def machine_bytes(memory_bytes: int) -> int:
     return -(-(memory_bytes + OVERHEAD_BYTES) // _STEP_BYTES) * _STEP_BYTES
 
 
-class VmLauncher:
+class VmLauncher(OwnProcess):
     """Starts machines of one backend.
 
     Args:
@@ -174,15 +174,9 @@ class VmLauncher:
             finally:
                 for fd in files.values():
                     os.close(fd)
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                raise
+            launched = watch(pid, tpm_key_sha256=key)
         except OSError as error:
             raise PlatformError(f"cannot start a machine: {error.strerror}") from error
-        launched = Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd, tpm_key_sha256=key)
         self._launched[spec.id] = launched
         return launched
 
@@ -302,7 +296,7 @@ class VmLauncher:
             keep(FIRMWARE_FD, os.open(machine.firmware, os.O_RDONLY | os.O_CLOEXEC))
         made = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         keep(CONSOLE_FILE_FD, os.open(os.path.join(folder, "console"), made | os.O_APPEND, 0o600))
-        ending = os.open(os.path.join(folder, "ending"), made | os.O_EXCL, 0o600)
+        ending = os.open(os.path.join(folder, ENDING), made | os.O_EXCL, 0o600)
         keep(ENDING_FD, ending)
         # Room for the reason, while there is any.
         if os.pwrite(files[ENDING_FD], b" " * ENDING_BYTES, 0) != ENDING_BYTES:
@@ -369,17 +363,16 @@ class VmLauncher:
 
     def adopt(self, identifier: str, pid: int, ticks: int) -> Launched | None:
         """Take over a guard; see `Launcher.adopt`."""
-        pidfd = open_process(pid, ticks)
-        if pidfd is None:
-            return None
-        launched = self._launched[identifier] = Launched(pid=pid, start_ticks=ticks, pidfd=pidfd)
+        launched = super().adopt(identifier, pid, ticks)
+        if launched is not None:
+            self._launched[identifier] = launched
         return launched
 
     def connect(self, folder: str) -> socket.socket:
         """Connect to the link socket in the Keep's folder; QEMU takes it as soon as it runs."""
         if self._evidence == "emulated-snp":
             self._answer_platform(folder)
-        return connect_link(folder)
+        return super().connect(folder)
 
     def _answer_platform(self, folder: str) -> None:
         """Answer on the port of the emulated platform, for as long as this host runs and the Keep does."""
@@ -413,26 +406,10 @@ class VmLauncher:
 
     # --- Ending
 
-    def stop(self, launched: Launched, *, at_once: bool) -> None:
-        """Have the guard end the machine, or kill it, and the kernel the machine with it."""
-        stop_process(launched.pidfd, at_once=at_once)
-
-    def stop_strays(self, identifier: str) -> None:
-        """Kill the guard of a Keep whose pid was never recorded."""
-        kill_marked(mark_of(identifier))
-
     def explain(self, folder: str) -> EnarxError | None:
         """Say why a Keep ended, where that was an error; see `Launcher.explain`."""
         self._launched.pop(os.path.basename(folder), None)
-        try:
-            with open(os.path.join(folder, "ending"), "rb") as file:
-                said = json.loads(file.read(ENDING_BYTES))
-            kind, message, hint = said["kind"], said["message"], said["hint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            # It was killed before it could say so.
-            return None
-        found = {"KeepError": errors.KeepError, "PlatformError": errors.PlatformError}.get(kind)
-        return None if found is None else found(str(message)[:2000], hint=str(hint)[:500] or None)
+        return read_ending(folder)
 
 
 def _find_qemu(guard: int, identifier: str) -> tuple[int, int]:
