@@ -390,6 +390,22 @@ def _report() -> tuple[bytes, bytes]:
     return whole[4 : 4 + size], whole[8 + size :]
 
 
+DHCP_HARDWARE, DHCP_TRANSACTION = bytes.fromhex("525400123456"), b"\1\2\3\4"
+
+
+def dhcp_answers() -> list[bytes]:
+    """Return packets in which servers answer a Keep that asks for an address."""
+    from tests.unit.keep.test_dhcp import OPTIONS, packet
+
+    return [
+        packet(),
+        packet(tail=b"\0\0\xff" + bytes(40)),
+        packet({53: b"\6", 54: bytes(4)}),
+        packet(OPTIONS | {53: b"\2"}, head=bytes(8)),
+        packet({key: value for key, value in OPTIONS.items() if key not in {3, 26}}),
+    ]
+
+
 def nsm_answers() -> list[bytes]:
     """Return what a Nitro Security Module answers."""
     from enarx.attester.nsm import NsmAttester

@@ -672,6 +672,15 @@ def _device_files() -> Callable[[bytes], object]:
     return call
 
 
+def _dhcp() -> Callable[[bytes], object]:
+    parse = attribute("keep.dhcp", "parse_answer_untrusted")
+    return lambda data: parse(data, transaction=seed.DHCP_TRANSACTION, hardware=seed.DHCP_HARDWARE)
+
+
+def _is_dhcp(data: bytes) -> bool:
+    return len(data) > 268 and data[0] >> 4 == 4 and data[9] == 17
+
+
 # --- Host ------------------------------------------------------------------------------------------------------------
 
 
@@ -1106,6 +1115,7 @@ _TABLE_OF_TARGETS = (
     make_target("sev-guest answers", "attester.sev_guest", "attest", seed.sev_guest_answers, _PACKED, is_cbor, 15, make=_sev_guest, errors=_ANSWERED),
     make_target("emulated answer", "attester.emulated", "attest", seed.emulated_answers, lambda data, random, scramble: random.choice((overwrite, overwrite, scramble))(data, random), lambda data: data[:4] == b"\0\0\4\xa0", 20, make=_emulated, more=("wire.platform_answer",), entries=("decode_answer_untrusted",), errors=_ANSWERED),
     make_target("device files", "attester.configfs", "attest", seed.device_files, _PACKED, _is_packed(2), 15, make=_device_files, more=("attester.gramine",), entries=("find_configfs", "find_gramine", "extend"), errors=_ANSWERED),
+    make_target("dhcp answer", "keep.dhcp", "parse_answer_untrusted", seed.dhcp_answers, lambda data, random, scramble: random.choice((overwrite, overwrite, scramble))(data, random), _is_dhcp, 30, make=_dhcp, max_bytes=2048),
     make_target("platform request", "host.platform", "answer_platform", seed.platform_requests, _PACKED, is_cbor, 3, make=_platform, more=("emulator.service",), entries=("answer",), max_bytes=1000),
     make_target("keep process", "host.platform", "package_of_process", seed.keep_processes, _change_process, _is_packed(2), 30, make=_process, errors=("PlatformError",), max_bytes=1000),
     make_target("tenants file", "host.tenants", "decode_tenants", seed.tenants_files, by_lines(_TENANT_VALUES), _is_toml, 8, make=_tenants, entries=("recognise_untrusted", "is_operator_untrusted"), errors=("ConfigError",), max_bytes=3000),
