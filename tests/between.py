@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
+from unittest.mock import patch
 
 WAIT_S = 30.0
 HOLD_S = 120.0
@@ -301,7 +302,7 @@ def _spawn(work: Callable[..., None], *arguments: object) -> threading.Thread:
 def main(tap: str, arguments: list[str]) -> int:
     """Be a host that is connected to its Keeps through somebody else."""
     from enarx.cli import main as command
-    from enarx.host.launchers import nil
+    from enarx.host.launchers import nil, own_process
 
     def ask(line: str) -> socket.socket:
         asking = socket.socket(socket.AF_UNIX)
@@ -323,8 +324,9 @@ def main(tap: str, arguments: list[str]) -> int:
         return launched
 
     real_start = nil.NilLauncher.start
-    nil.connect_link = connect
-    nil.NilLauncher.start = start
+    # Where there is nothing of that name to be replaced, this fails.
+    patch.object(own_process, "connect_link", connect).start()
+    patch.object(nil.NilLauncher, "start", start).start()
     return command(["host", "serve", *arguments])
 
 

@@ -804,7 +804,7 @@ def _host_api() -> Callable[[bytes], object]:
     tenant_of = attribute("host.tenants", "Tenant")
     answer_of, usage = attribute("host.models", "ErrorAnswer"), _error("UsageError")
     folder = _folder_in_memory()
-    record = record_of(id=seed.KEEP_ID, tenant="local", backend="nil", state="ready", created_ns=1, memory_bytes=1 << 20, package_bytes=4096, boot="b", claimed=True)  # fmt: skip
+    record = record_of(id=seed.KEEP_ID, tenant="local", backend="nil", state="ready", created_ns=1, memory_bytes=1 << 20, package_bytes=4096, reserved_bytes=1 << 21, boot="b", claimed=True)  # fmt: skip
     named = tenant_of(name="local", token_sha256=hashlib.sha256(b"token").digest(), max_disk_bytes=5000)
 
     class _Fleet(fleet_of):  # type: ignore[misc, valid-type]

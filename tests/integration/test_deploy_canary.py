@@ -181,8 +181,10 @@ def test_arguments_and_environment_are_canaries_too(between, tenant, canaries, g
 def test_what_a_process_shows_is_found():
     """The control of titles: somebody was careless with an argument and a variable."""
     argument, variable = make_canary(), make_canary()
-    command = [sys.executable, "-I", "-S", "-c", "input()", argument]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, env={"NAME": variable}) as careless:
+    command = [sys.executable, "-I", "-S", "-c", "print(flush=True); input()", argument]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"NAME": variable}) as careless:
+        # A process that has just begun has no title yet.
+        assert careless.stdout.readline() == b"\n"
         shown = titles([careless.pid])
         careless.communicate(b"\n")
     assert search(argument, shown) == {(f"/proc/{careless.pid}/cmdline", "raw")}
