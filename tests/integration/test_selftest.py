@@ -20,17 +20,14 @@ from pathlib import Path
 
 import pytest
 
-from enarx import __version__
 from enarx.cli.selftest_report import STEPS
-from enarx.errors import UsageError
 from enarx.host.launchers.sgx import QUOTE_CODE, Gramine, _unpack, enclave_manifest
 from enarx.image import inputs, store, tools  # noqa: F401 - before one of their folders is another
-from enarx.image.store import open_image
 from enarx.rats import Evidence
 from enarx.verifier import recognise
+from tests.machines import NAME, require_image
 
 TOP = Path(__file__).parents[2]
-NAME = os.environ.get("ENARX_TEST_IMAGE", f"keep-{__version__}-x86_64")
 LIMIT_S = 600.0
 
 
@@ -55,13 +52,7 @@ def steps_of(backend):
 
 @pytest.fixture
 def machine():
-    for program in ("qemu-system-x86_64", "swtpm", "swtpm_setup"):
-        if shutil.which(program) is None:
-            pytest.skip(f"no {program}: apt-get install qemu-system-x86 swtpm swtpm-tools")
-    try:
-        return open_image(NAME)
-    except UsageError:
-        pytest.skip(f"no image {NAME}: enarx image build makes it")
+    return require_image()
 
 
 @pytest.mark.slow

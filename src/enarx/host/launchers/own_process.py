@@ -7,6 +7,8 @@ leave a file that says why it ended. It goes on when the host ends.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -17,7 +19,7 @@ from enarx.host.launchers import Launched
 from enarx.host.process_facts import find_marked, open_process, start_ticks
 from enarx.host.state import connect_link
 
-__all__ = ["ENDING", "ENDING_BYTES", "MARK", "OwnProcess", "mark_of", "read_ending", "watch"]
+__all__ = ["ENDING", "ENDING_BYTES", "MARK", "OwnProcess", "make_ending", "mark_of", "move_up", "read_ending", "watch"]
 
 MARK = "-Xenarx-keep="
 """Begins the word of a Keep's command that has its id."""
@@ -27,6 +29,7 @@ ENDING = "ending"
 
 ENDING_BYTES = 4096
 
+_MIN_FD = 64
 _MAX_MESSAGE = 2000
 _MAX_HINT = 500
 
@@ -81,6 +84,34 @@ def watch(pid: int, *, tpm_key_sha256: str | None = None) -> Launched:
         os.waitpid(pid, 0)
         raise
     return Launched(pid=pid, start_ticks=start_ticks(pid) or 0, pidfd=pidfd, tpm_key_sha256=tpm_key_sha256)
+
+
+def move_up(fd: int) -> int:
+    """Move a descriptor above the numbers that a child gets, so that none is overwritten before it is used.
+
+    Raises:
+        OSError: there are too many; the given one is closed all the same.
+    """
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MIN_FD)
+    finally:
+        os.close(fd)
+
+
+def make_ending(folder: str) -> int:
+    """Make the file for `read_ending`, with room for the reason while there is any; return a descriptor of it for writing.
+
+    Raises:
+        OSError: it cannot be made, or the disk is full.
+    """
+    fd = os.open(os.path.join(folder, ENDING), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if os.pwrite(fd, b" " * ENDING_BYTES, 0) != ENDING_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def read_ending(folder: str) -> EnarxError | None:

@@ -23,7 +23,7 @@ from typing import NamedTuple, NoReturn
 
 from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.host.launchers import KeepSpec, Launched
-from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.launchers.own_process import OwnProcess, make_ending, mark_of, read_ending, watch
 from enarx.host.launchers.remote_relay import ENDING_FD, LINK_FD
 from enarx.host.state import listen_link
 
@@ -129,12 +129,8 @@ class RemoteLauncher(OwnProcess):
         command += [machine.address, str(machine.port), f"{self._start_s:g}", f"{self._again_s:g}"]
         try:
             with listen_link(folder) as link:
-                made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                ending = os.open(os.path.join(folder, ENDING), made, 0o600)
+                ending = make_ending(folder)
                 try:
-                    # Room for the reason, while there is any.
-                    if os.pwrite(ending, b" " * ENDING_BYTES, 0) != ENDING_BYTES:
-                        raise OSError(28, "No space left on device")
                     pid = self._spawn(command, {LINK_FD: link.fileno(), ENDING_FD: ending})
                 finally:
                     os.close(ending)

@@ -40,7 +40,7 @@ from enarx import __version__
 from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
 from enarx.host.launchers import KeepSpec, Launched
 from enarx.host.launchers.gramine import SIGNER, EnclaveSpec, enclave_measurement, make_manifest, sign_manifest
-from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.launchers.own_process import OwnProcess, make_ending, mark_of, move_up, read_ending, watch
 from enarx.host.state import listen_link
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ _REPORT_DATA_BYTES = 64
 _MAX_QUOTE_BYTES = 1 << 20
 _ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/bin"}
 _MAX_SAID = 600
-_FROM_FD = 64
 
 
 class Gramine(NamedTuple):
@@ -348,12 +347,9 @@ class SgxLauncher(OwnProcess):
         made = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         given: list[int] = []
         try:
-            given.append(_up(listen_link(folder).detach()))
-            given.append(_up(os.open(os.path.join(folder, "console"), made | os.O_APPEND, 0o600)))
-            given.append(_up(os.open(os.path.join(folder, ENDING), made | os.O_EXCL, 0o600)))
-            # Room for the reason, while there is any.
-            if os.pwrite(given[-1], b" " * ENDING_BYTES, 0) != ENDING_BYTES:
-                raise OSError(28, "No space left on device")
+            given.append(move_up(listen_link(folder).detach()))
+            given.append(move_up(os.open(os.path.join(folder, "console"), made | os.O_APPEND, 0o600)))
+            given.append(move_up(make_ending(folder)))
             parent = str(os.getpid()) if self._dies_with_host else "-"
             return os.posix_spawn(
                 sys.executable,
@@ -387,13 +383,3 @@ class SgxLauncher(OwnProcess):
     def report(self, launched: Launched, request: bytes) -> bytes:
         """Refuse: an enclave has a platform of its own."""
         raise PlatformError("cannot answer for the platform: found an enclave, want a Keep without a TEE")
-
-
-def _up(fd: int) -> int:
-    """Move a descriptor above the numbers that a child gets, so that none is overwritten before it is used."""
-    import fcntl
-
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FROM_FD)
-    finally:
-        os.close(fd)

@@ -20,7 +20,6 @@ was asked for (`foreign`): it is slow, and for trying things out.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -35,7 +34,7 @@ from enarx import __version__
 from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
 from enarx.host.launchers import KeepSpec, Launched
 from enarx.host.launchers.guard import CONSOLE_FILE_FD, ENDING_FD, PLAN_FD, TPM_FOLDER_FD
-from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.launchers.own_process import OwnProcess, make_ending, mark_of, move_up, read_ending, watch
 from enarx.host.launchers.qemu import (
     FIRMWARE_FD,
     INITRAMFS_FD,
@@ -78,7 +77,6 @@ _AFTER_BOOT_S = 10.0
 _STEP_BYTES = 32 << 20
 _FIRST_USER = 0x7000_0000
 _USERS = 0x0FFF_FFF0
-_MIN_FD = 64
 _FIX = {
     "qemu-system-x86_64": "apt install qemu-system-x86",
     "qemu-system-aarch64": "apt install qemu-system-arm",
@@ -281,11 +279,7 @@ class VmLauncher(OwnProcess):
         """Open what the guard gets, by the number that it has there; return the digest of the TPM's key, where there is one."""
 
         def keep(number: int, fd: int) -> None:
-            # Above all those numbers, so that none is overwritten before it is used.
-            try:
-                files[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _MIN_FD)
-            finally:
-                os.close(fd)
+            files[number] = move_up(fd)
 
         keep(LINK_FD, listen_link(folder).detach())
         if self._evidence == "emulated-snp":
@@ -296,11 +290,7 @@ class VmLauncher(OwnProcess):
             keep(FIRMWARE_FD, os.open(machine.firmware, os.O_RDONLY | os.O_CLOEXEC))
         made = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         keep(CONSOLE_FILE_FD, os.open(os.path.join(folder, "console"), made | os.O_APPEND, 0o600))
-        ending = os.open(os.path.join(folder, ENDING), made | os.O_EXCL, 0o600)
-        keep(ENDING_FD, ending)
-        # Room for the reason, while there is any.
-        if os.pwrite(files[ENDING_FD], b" " * ENDING_BYTES, 0) != ENDING_BYTES:
-            raise OSError(28, "No space left on device")
+        keep(ENDING_FD, make_ending(folder))
         if machine.swtpm is None:
             return None
         seed, state = open_seed(), os.path.join(folder, "tpm")
@@ -325,9 +315,7 @@ class VmLauncher(OwnProcess):
         made = os.memfd_create("plan", os.MFD_CLOEXEC)
         os.write(made, json.dumps(plan).encode())
         os.lseek(made, 0, os.SEEK_SET)
-        fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, _MIN_FD)
-        os.close(made)
-        return fd
+        return move_up(made)
 
     def _choose_cpus(self, count: int) -> frozenset[int]:
         """Choose the CPUs that fewest other Keeps of ours are bound to."""

@@ -13,7 +13,16 @@ import pytest
 
 from enarx.errors import KeepError, PlatformError
 from enarx.host.launchers import guard, own_process, remote_relay, sgx_relay
-from enarx.host.launchers.own_process import ENDING, ENDING_BYTES, OwnProcess, mark_of, read_ending, watch
+from enarx.host.launchers.own_process import (
+    ENDING,
+    ENDING_BYTES,
+    OwnProcess,
+    make_ending,
+    mark_of,
+    move_up,
+    read_ending,
+    watch,
+)
 
 KEEP = "00112233445566aa"
 
@@ -97,3 +106,31 @@ def test_what_says_nothing_of_an_error_is_none(tmp_path, content):
 
 def test_programs_that_import_nothing_of_ours_mean_the_same_length():
     assert {guard.ENDING_BYTES, remote_relay.ENDING_BYTES, sgx_relay._ENDING_BYTES} == {ENDING_BYTES}
+
+
+def test_a_reason_has_room_before_there_is_one(tmp_path):
+    fd = make_ending(str(tmp_path))
+    assert os.fstat(fd).st_size == ENDING_BYTES
+    os.pwrite(fd, b'{"kind": "KeepError", "message": "late"}', 0)
+    os.close(fd)
+    assert str(read_ending(str(tmp_path))) == "late"
+    with pytest.raises(FileExistsError):
+        make_ending(str(tmp_path))
+
+
+def test_without_room_for_a_reason_nothing_is_left_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_process.os, "pwrite", lambda *_: 100)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="No space left on device"):
+        make_ending(str(tmp_path))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_descriptor_that_was_moved_up_is_there_once():
+    reader, writer = os.pipe()
+    moved = move_up(writer)
+    assert moved >= 64
+    os.close(moved)
+    # Nobody has the writing end any more.
+    assert os.read(reader, 1) == b""
+    os.close(reader)
