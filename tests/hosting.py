@@ -29,8 +29,8 @@ def main(argv):
 
     from enarx.cli import host, ui
     from enarx.errors import EnarxError
-    from enarx.host.logs import make_log
     from enarx.host.service import serve
+    from enarx.serving.logs import make_log
 
     try:
         parsed = host.COMMANDS["host serve"].parse(argv)

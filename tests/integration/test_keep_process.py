@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 import enarx
-from enarx.deploy.attesting import read_offered
 from enarx.emulator.installation import Installation, open_installation
 from enarx.emulator.service import answer
 from enarx.errors import AppraisalError, TransportError
@@ -29,6 +28,7 @@ from enarx.image.process import measure_process
 from enarx.rats import AttestationResult, Evidence, TrustAnchors
 from enarx.runtime.scratch import ROOT
 from enarx.verifier import verify_evidence
+from enarx.verifier.endorsement_files import read_wrapped_endorsements
 from enarx.wire.release import (
     Configuration,
     Directory,
@@ -72,7 +72,7 @@ class Process:
         return verify_evidence(
             Evidence(data=evidence),
             at=NOW,
-            endorsements=read_offered(endorsements),
+            endorsements=read_wrapped_endorsements(endorsements),
             anchors=anchors,
             report_data=report_data,
         )

@@ -17,8 +17,8 @@ _MAX_NUMBER = 1_000_000
 
 
 def _serve(parsed: Parsed) -> int:
-    from enarx.host.logs import make_log
     from enarx.host.service import serve
+    from enarx.serving.logs import make_log
 
     options = _options(parsed)
     # A private host's owner has a workload on this terminal and did not ask for a log.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from enarx.wire.corim import PublicKey
 
 _MAX_KEY_BYTES = 100_000
-_DIGEST_BYTES = 32
 _SOURCES = ("from-evidence", "from-image", "image", "corim")
 _TEES = ("snp", "tdx", "sgx", "nitro", "cca", "tpm", "azure")
 
@@ -47,7 +46,7 @@ def _expanded(text: bytes, path: str) -> bytes:
     if b"image" not in text:
         # What puts them there takes longer to import than most policies to judge by.
         return text
-    from enarx.deploy.policy import expand_policy
+    from enarx.image.policies import expand_policy
 
     return expand_policy(text, path=path)[0]
 
@@ -117,8 +116,9 @@ def _references(parsed: Parsed, source: str) -> tuple[tuple[str, ...], Mapping[s
 
 
 def _from_installation(name: str, tees: list[str]) -> tuple[tuple[str, ...], Mapping[str, Reference], str]:
-    from enarx.deploy.reference import IMAGE_TEE, image_references, image_values
+    from enarx.deploy.reference import image_references
     from enarx.image import PROCESS_IMAGE, measure_process, package_folder
+    from enarx.image.policies import IMAGE_TEE, image_values
     from enarx.verifier.policy_write import references_from_tables
 
     origin = f"Reference values: the installed image {name!r}"
@@ -130,20 +130,9 @@ def _from_installation(name: str, tees: list[str]) -> tuple[tuple[str, ...], Map
 
 
 def _emulated_root(value: str) -> bytes:
-    """Return the digest of an emulated platform's root: given in hex, or this installation's own."""
-    if not value:
-        from enarx.deploy.reference import own_emulated_root
+    from enarx.endorsers.emulated_root import emulated_root
 
-        return own_emulated_root()
-    try:
-        digest = bytes.fromhex(value)
-    except ValueError:
-        digest = b""
-    if len(digest) != _DIGEST_BYTES:
-        raise UsageError(
-            f"cannot write a policy: --insecure-accept-emulated: found {value[:80]}, want 64 digits of a SHA-256, or nothing for this installation's"
-        )
-    return digest
+    return emulated_root(value)
 
 
 def _from_corim(parsed: Parsed, name: str) -> tuple[tuple[str, ...], dict[str, Reference], str]:

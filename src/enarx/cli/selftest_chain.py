@@ -35,11 +35,12 @@ from enarx.crypto.x509 import make_self_signed
 from enarx.deploy.attesting import Attested, Judge, Judged, attest, refuse
 from enarx.deploy.host_client import HostClient, HostKeep
 from enarx.deploy.package import load_package
-from enarx.deploy.policy import emulated_root, find_policy, make_policy
+from enarx.deploy.policy import find_policy, make_policy
 from enarx.deploy.private_host import private_host
 from enarx.deploy.provisioning import provision
 from enarx.deploy.sealing import seal_blobs
 from enarx.deploy.session import Conversation, Ended
+from enarx.endorsers.emulated_root import emulated_root
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError, UsageError
 from enarx.host.launchers import KeepSpec
 from enarx.host.launchers.own_process import mark_of

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,7 +41,6 @@ from enarx.channel.transcript import (
 )
 from enarx.deploy.host_client import clean
 from enarx.deploy.reference import image_hint
-from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.errors import (
     AppraisalError,
     DecodeError,
@@ -53,10 +52,10 @@ from enarx.errors import (
     UsageError,
     VerificationError,
 )
-from enarx.rats import AttestationResult, Concern, Endorsements, Evidence, Finding, Outcome, Verdict
+from enarx.rats import AttestationResult, Endorsements, Evidence, Outcome, Verdict
 from enarx.verifier import Recognised, TrustCache, recognise, verify_evidence
-from enarx.verifier.endorsement_files import read_endorsements
-from enarx.wire.cmw import decode_cmw_untrusted, leaves
+from enarx.verifier.endorsement_files import read_wrapped_endorsements
+from enarx.verifier.keep_evidence import BINDING, empty_keep, provisioned_keep, weigh_binding
 from enarx.wire.fields import MAX_TEXT_BYTES
 from enarx.wire.session import (
     Attachment,
@@ -116,8 +115,6 @@ _FAILURES: dict[int, type[EnarxError]] = {102: UsageError} | {
         KeepError,
     )
 }
-# Ends of the names of the checks that evidence answers the challenge.
-_BINDING = (".report_data", ".nonce")
 _UNPROTECTED = frozenset({"nil", "vm"})
 
 
@@ -214,12 +211,12 @@ class Judge:
         recognised = recognise(Evidence(data=message.evidence))
         offered, known = self._offered
         if offered != message.endorsements:
-            known = read_offered(message.endorsements)
+            known = read_wrapped_endorsements(message.endorsements)
             self._offered = message.endorsements, known
         policy = empty_keep(self.policy.policy) if receipt is None else provisioned_keep(self.policy.policy, receipt)
 
         def verify() -> AttestationResult:
-            return of_session(
+            return weigh_binding(
                 verify_evidence(
                     recognised, at=at, endorsements=known, policy=policy, cache=self._cache, report_data=report_data
                 )
@@ -245,36 +242,6 @@ class Judge:
             report_data=report_data,
             endorsements=known,
         )
-
-
-def of_session(result: AttestationResult) -> AttestationResult:
-    """Return a verdict for which evidence over anything else than its session is not authentic.
-
-    To a policy, freshness is one expectation among others. Here it says whether this is the Keep of the session at all.
-    """
-
-    def weigh(finding: Finding) -> Finding:
-        if finding.outcome is not Outcome.FAILED or not finding.check.id.endswith(_BINDING):
-            return finding
-        return finding._replace(check=finding.check._replace(concern=Concern.AUTHENTICITY))
-
-    return replace(result, findings=tuple(map(weigh, result.findings)))
-
-
-def read_offered(endorsements: tuple[bytes, ...]) -> Endorsements:
-    """Read endorsements that came with evidence.
-
-    Args:
-        endorsements: CMW in CBOR.
-
-    Raises:
-        DecodeError: one is none.
-    """
-    files = []
-    for data in endorsements:
-        for path, leaf in leaves(decode_cmw_untrusted(data)):
-            files.append(("/".join(map(str, path)) or "the offer's", leaf.value))
-    return read_endorsements(files)
 
 
 async def attest(session: Session, judge: Judge) -> Attested:
@@ -404,7 +371,7 @@ def _next_step(
     result: AttestationResult, backend: str, policy: TenantPolicy, event_logs: tuple[bytes, ...] = ()
 ) -> str | None:
     """Return what to do about a verdict."""
-    if result.verdict is Verdict.NOT_AUTHENTIC and all(f.check.id.endswith(_BINDING) for f in result.failures):
+    if result.verdict is Verdict.NOT_AUTHENTIC and all(f.check.id.endswith(BINDING) for f in result.failures):
         return "it is not of this session: the host may have relayed or replayed somebody else's, do not trust it"
     if (
         result.verdict is Verdict.NOT_AUTHENTIC

@@ -136,10 +136,10 @@ async def deploy_package(
         from enarx.deploy.attesting import Judge, attest, refuse
         from enarx.deploy.explaining import explain_launch
         from enarx.deploy.folder import DeploymentFolder
-        from enarx.deploy.policy import emulated_root
         from enarx.deploy.provisioning import provision, require_room
         from enarx.deploy.receipt import make_receipt
         from enarx.deploy.session import Conversation
+        from enarx.endorsers.emulated_root import emulated_root
 
         opening = asyncio.ensure_future(_open(host, keep.id, prepared.credential))
         try:

@@ -10,21 +10,16 @@ none of their names.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from enarx.deploy.reference import POLICY_NAME, default_policy, image_values, own_emulated_root
+from enarx.deploy.reference import POLICY_NAME, default_policy
 from enarx.errors import UsageError
+from enarx.image.policies import expand_policy
 from enarx.rats import AppraisalPolicy
-from enarx.verifier.policy_images import expand_images, named_images
 from enarx.verifier.policy_toml import MAX_BYTES, decode_policy
-from enarx.verifier.registry import SECTIONS
 
-__all__ = ["OWN_ROOT", "TenantPolicy", "emulated_root", "expand_policy", "find_policy", "make_policy"]
-
-OWN_ROOT = ""
-"""Stands for the root of this installation's own emulated platform."""
+__all__ = ["TenantPolicy", "find_policy", "make_policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,54 +87,3 @@ def find_policy(path: str | None, *, emulated: bool = False) -> TenantPolicy:
         raise UsageError(f"cannot read the policy: {path}: {error.strerror}") from error
     text, images = expand_policy(text, path=path, emulated=emulated)
     return replace(make_policy(text, name=path), images=images)
-
-
-def expand_policy(text: bytes, *, path: str, emulated: bool = False) -> tuple[bytes, tuple[str, ...]]:
-    """Put the values of installed images in place of their names.
-
-    Args:
-        text: of a policy file.
-        path: its name.
-        emulated: as for `find_policy`; a file that accepts emulated roots by itself means the same.
-
-    Returns:
-        the text that says everything by itself, and the images that were named.
-
-    Raises:
-        UsageError: an image is not installed.
-        ConfigError: the file is no TOML, or an image cannot be put in.
-        PlatformError: the installation cannot be read.
-        VerificationError: an image is not what it was when it was made.
-    """
-    names = named_images(text, path=path)
-    if not names:
-        return text, ()
-    document = tomllib.loads(text.decode())
-    emulated = emulated or bool(document.get("insecure_emulated_roots"))
-    sections = [section for section in SECTIONS if section in document]
-    values = {name: image_values(name, sections, emulated=emulated) for name in names}
-    return expand_images(text, values, path=path), names
-
-
-def emulated_root(text: str) -> bytes:
-    """Return the SHA-256 of an emulated platform's root that the tenant accepts.
-
-    Args:
-        text: in hex, or `OWN_ROOT`. A host makes its platform when a Keep first asks it: the own root is there after an offer.
-
-    Raises:
-        UsageError: it is no digest.
-        PlatformError: the installation has no emulated platform.
-    """
-    if text == OWN_ROOT:
-        return own_emulated_root()
-    try:
-        digest = bytes.fromhex(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != 32:
-        raise UsageError(
-            f"cannot accept an emulated platform: found {text[:80]!r}, want the SHA-256 of its root certificate, 64 hex digits",
-            hint="without a value, --insecure-accept-emulated accepts this installation's own",
-        )
-    return digest

@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enarx import __version__
 from enarx.channel.transcript import Transcript, offer_report_data, receipt_digest, receipt_report_data, spki_hash
 from enarx.crypto.x509 import Credential
-from enarx.deploy.attesting import Attested, Judged, of_session, read_offered
+from enarx.deploy.attesting import Attested, Judged
 from enarx.deploy.policy import TenantPolicy, make_policy
-from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.errors import DecodeError, EnarxError, UsageError, VerificationError
 from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements, Evidence, Verdict
 from enarx.verifier import TrustCache, recognise, verify_evidence
+from enarx.verifier.endorsement_files import read_wrapped_endorsements
+from enarx.verifier.keep_evidence import empty_keep, provisioned_keep, weigh_binding
 from enarx.wire.ear import build_ear, sign_ear_jwt, verify_ear_jwt
 from enarx.wire.receipt_file import ReceiptFile
 from enarx.wire.release import Identity, decode_identity_untrusted
@@ -76,7 +77,7 @@ def make_receipt(
         receipt=encode_message(receipt),
         endorsements=_without(
             attested.judged.endorsements + judged.endorsements,
-            read_offered(attested.offer.endorsements) + read_offered(receipt.endorsements),
+            read_wrapped_endorsements(attested.offer.endorsements) + read_wrapped_endorsements(receipt.endorsements),
         ),
         policy=policy.text,
         policy_name=policy.name,
@@ -189,11 +190,11 @@ def rejudge(
     def judge(message: Offer | Receipt, report_data: bytes, in_force: AppraisalPolicy) -> AttestationResult:
         recognised = recognise(Evidence(data=message.evidence))
         formats.append(recognised.format)
-        return of_session(
+        return weigh_binding(
             verify_evidence(
                 recognised,
                 at=at,
-                endorsements=read_offered(message.endorsements) + known,
+                endorsements=read_wrapped_endorsements(message.endorsements) + known,
                 policy=in_force,
                 cache=cache,
                 report_data=report_data,

@@ -13,14 +13,13 @@ Rules of this file:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from enarx import __version__
-from enarx.endorsers.emulated_root import read_emulated_root
-from enarx.errors import EnarxError, PlatformError
+from enarx.errors import EnarxError
 from enarx.image import PROCESS_IMAGE, measure_process, package_folder
+from enarx.image.policies import IMAGE_TEE, PROCESS_ZEROS
 from enarx.rats import AppraisalPolicy, AttestationResult, Verdict
 from enarx.verifier.policy_toml import decode_policy
 from enarx.verifier.policy_write import Reference, toml_of, write_policy
@@ -28,29 +27,20 @@ from enarx.verifier.policy_write import Reference, toml_of, write_policy
 if TYPE_CHECKING:
     from enarx.image.measure import LaunchParts
     from enarx.image.store import Image
-    from enarx.verifier.policy_images import ImageValues
 
 __all__ = [
-    "IMAGE_TEE",
     "POLICY_NAME",
     "PolicyAndText",
     "default_policy",
     "image_hint",
     "image_references",
-    "image_values",
     "installed_images",
     "launch_hint",
-    "own_emulated_root",
 ]
 
 POLICY_NAME = "default (images of this installation)"
-IMAGE_TEE = "snp"
-"""The kind of TEE that there are images for."""
-
 EMULATED = "{} without SNP, for emulated platforms"
 """What the policy calls an image's machine whose firmware does not check what it boots."""
-
-_ZEROS = {"snp.family_id": 16, "snp.image_id": 16, "snp.host_data": 32}
 
 
 class PolicyAndText(NamedTuple):
@@ -100,32 +90,6 @@ def _virtual_machines() -> Sequence[Image]:
     return [image for image in list_images() if image.arch == "x86_64"]
 
 
-def image_values(name: str, sections: Iterable[str], *, emulated: bool = False) -> ImageValues:
-    """Return what an image of this installation says, by section and key of a policy.
-
-    Args:
-        name: `process`, or an installed image's name or digest.
-        sections: that are wanted.
-        emulated: as for `installed_images`.
-
-    Raises:
-        UsageError: there is no such image, or nothing is computed for its architecture.
-        PlatformError: the installation cannot be read.
-        VerificationError: the image is not what it was when it was made.
-    """
-    if name == PROCESS_IMAGE:
-        zeros = {key.partition(".")[2]: [bytes(size).hex()] for key, size in _ZEROS.items()}
-        return {IMAGE_TEE: {"measurement": [measure_process(package_folder()).hex()], **zeros}}
-    from enarx.image.reference import emulated_measurements, open_machine, reference_values
-    from enarx.image.store import open_image
-
-    machine = open_machine(open_image(name))
-    values = reference_values(machine, sections=tuple(sections))
-    if emulated and IMAGE_TEE in values:
-        values[IMAGE_TEE]["measurement"] += [digest.hex() for digest in emulated_measurements(machine)]
-    return values
-
-
 def default_policy(images: Mapping[str, bytes] | None = None, *, emulated: bool = False) -> PolicyAndText:
     """Return the policy that applies where the tenant names none.
 
@@ -154,23 +118,8 @@ def image_references(images: Mapping[str, bytes]) -> dict[str, Reference]:
         toml_of(name) + (f", enarx {__version__} itself" if name == PROCESS_IMAGE else "") for name in images
     )
     measurements = toml_of([measurement.hex() for measurement in images.values()])
-    references = {key: Reference(toml_of([bytes(size).hex()])) for key, size in _ZEROS.items()}
+    references = {key: Reference(toml_of([bytes(size).hex()])) for key, size in PROCESS_ZEROS.items()}
     return references | {"snp.measurement": Reference(measurements, (f"Installed images: {names}",))}
-
-
-def own_emulated_root() -> bytes:
-    """Return the SHA-256 of the root certificate of this installation's own emulated platform.
-
-    Raises:
-        PlatformError: it has none yet, or somebody else could have put it there.
-    """
-    root = read_emulated_root()
-    if root is None:
-        raise PlatformError(
-            "cannot accept this installation's emulated platform: found none",
-            hint="enarx host serve makes one on its machine; name another machine's: --insecure-accept-emulated=ROOT-SHA256",
-        )
-    return hashlib.sha256(root).digest()
 
 
 def image_hint(

@@ -7,12 +7,16 @@ secret. Reading it accepts nothing: that takes a policy with `insecure_emulated_
 
 from __future__ import annotations
 
+import hashlib
 import os
 
-from enarx.errors import PlatformError
+from enarx.errors import PlatformError, UsageError
 from enarx.user_files import user_folder
 
-__all__ = ["default_folder", "read_emulated_root"]
+__all__ = ["OWN_ROOT", "default_folder", "emulated_root", "own_emulated_root", "read_emulated_root"]
+
+OWN_ROOT = ""
+"""Stands for the root of this installation's own emulated platform."""
 
 _ROOT_FILE = "ark.der"
 _MAX_ROOT_BYTES = 16384
@@ -60,3 +64,42 @@ def read_emulated_root(folder: str | None = None) -> bytes | None:
             f"cannot read the emulated platform's root: {path}: found {len(root)} bytes or more, want 1 to {_MAX_ROOT_BYTES}"
         )
     return root
+
+
+def own_emulated_root() -> bytes:
+    """Return the SHA-256 of the root certificate of this installation's own emulated platform.
+
+    Raises:
+        PlatformError: it has none yet, or somebody else could have put it there.
+    """
+    root = read_emulated_root()
+    if root is None:
+        raise PlatformError(
+            "cannot accept this installation's emulated platform: found none",
+            hint="enarx host serve makes one on its machine; name another machine's: --insecure-accept-emulated=ROOT-SHA256",
+        )
+    return hashlib.sha256(root).digest()
+
+
+def emulated_root(text: str) -> bytes:
+    """Return the SHA-256 of an emulated platform's root that somebody accepts.
+
+    Args:
+        text: in hex, or `OWN_ROOT`. A host makes its platform when a Keep first asks it: the own root is there after an offer.
+
+    Raises:
+        UsageError: it is no digest.
+        PlatformError: the installation has no emulated platform.
+    """
+    if text == OWN_ROOT:
+        return own_emulated_root()
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise UsageError(
+            f"cannot accept an emulated platform: found {text[:80]!r}, want the SHA-256 of its root certificate, 64 hex digits",
+            hint="without a value, --insecure-accept-emulated accepts this installation's own",
+        )
+    return digest

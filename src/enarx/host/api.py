@@ -14,7 +14,6 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -27,25 +26,23 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 import enarx
 from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError, UsageError
 from enarx.host.fleet import Fleet, QuotaError, UnknownKeepError, blob_limit
-from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
 from enarx.host.models import MAX_BODY_BYTES, ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Parts, Port
 from enarx.host.openapi import openapi_bytes
 from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
 from enarx.host.tenants import Tenant, Tenants
+from enarx.serving.logs import Log
+from enarx.serving.requests import RefusedError, read_body, read_pieces, with_headers
 from enarx.wire.host_api import MAX_TOKEN_BYTES, SUBPROTOCOL
 from enarx.wire.strict_json import load_json_untrusted
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from enarx.channel.link import Stream
 
 __all__ = ["make_app"]
-
-BODY_TIMEOUT_S = 30.0
-"""For the next bytes of a request's body."""
 
 HANG_UP_TIMEOUT_S = 30.0
 """For a tenant to take the last bytes of a session that the Keep has ended."""
@@ -64,29 +61,12 @@ _STATUSES: tuple[tuple[type[EnarxError], int], ...] = (
 )
 # A client knows these classes; whatever else is wrong with a request is a wrong use.
 _TOLD = (UsageError, PlatformError, KeepError, TransportError)
-_SECURITY_HEADERS = (
-    (b"cache-control", b"no-store"),
-    (
-        b"content-security-policy",
-        f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none';"
-        " frame-ancestors 'none'".encode(),
-    ),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
+_PAGE_POLICY = (
+    b"content-security-policy",
+    f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'".encode(),
 )
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class _RefusedError(Exception):
-    """A request that is answered with an error whose status its class does not say."""
-
-    def __init__(self, status: int, error: EnarxError, headers: dict[str, str] | None = None) -> None:
-        super().__init__(str(error))
-        self.status = status
-        self.error = error
-        self.headers = headers or {}
 
 
 def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log) -> ASGIApp:
@@ -122,25 +102,7 @@ def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, 
         },
     )
     app.router.redirect_slashes = False
-    return _with_headers(app)
-
-
-def _with_headers(app: ASGIApp) -> ASGIApp:
-    """Add to every answer what keeps browsers and caches from doing more than asked."""
-
-    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    *_SECURITY_HEADERS,
-                    (b"date", formatdate(usegmt=True).encode()),
-                ]
-            await send(message)
-
-        await app(scope, receive, sent if scope["type"] == "http" else send)
-
-    return wrapped
+    return with_headers(app, _PAGE_POLICY)
 
 
 class _Api:
@@ -160,7 +122,7 @@ class _Api:
             started = asyncio.get_running_loop().time()
             try:
                 response = await endpoint(request)
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 response = _error(refused.status, refused.error, refused.headers)
             except EnarxError as error:
                 response = _error(next((status for kind, status in _STATUSES if isinstance(error, kind)), 500), error)
@@ -191,14 +153,14 @@ class _Api:
         """Return who asks.
 
         Raises:
-            _RefusedError: a stranger, or a page in a browser.
+            RefusedError: a stranger, or a page in a browser.
         """
         tenants = self._tenants()
         self._require_no_page(connection, tenants)
         tenant = tenants.recognise_untrusted(_token(connection), _certificate(connection))
         if tenant is None:
             self._metrics.strangers.inc()
-            raise _RefusedError(
+            raise RefusedError(
                 401,
                 UsageError("cannot let you in: found no token or certificate of a tenant, want one"),
                 {"WWW-Authenticate": 'Bearer realm="enarx"'},
@@ -211,24 +173,22 @@ class _Api:
         """Refuse what a page of somebody else makes a browser send to a host that asks nobody who he is.
 
         Raises:
-            _RefusedError: it comes from a page, or the host is called by a name that is not this machine's own.
+            RefusedError: it comes from a page, or the host is called by a name that is not this machine's own.
         """
         headers = connection.headers
         if "origin" in headers or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-            raise _RefusedError(403, UsageError("cannot answer a web page: found an Origin header, want none"))
+            raise RefusedError(403, UsageError("cannot answer a web page: found an Origin header, want none"))
         if tenants.is_open:
             name = re.sub(r":[0-9]+$", "", headers.get("host", ""))
             # A name that somebody's DNS says is 127.0.0.1 makes a page there of this origin.
             if name not in {"localhost", "[::1]"} and not re.fullmatch(r"[0-9.]+", name):
-                raise _RefusedError(
-                    403, UsageError("cannot answer under this name: found another Host, want localhost")
-                )
+                raise RefusedError(403, UsageError("cannot answer under this name: found another Host, want localhost"))
 
     def _require_operator(self, request: Request) -> None:
         """Let in whoever is on the machine of a host for all, without a proxy between, or has the operator's token.
 
         Raises:
-            _RefusedError: neither.
+            RefusedError: neither.
         """
         tenants = self._tenants()
         if tenants.is_open:
@@ -240,7 +200,7 @@ class _Api:
         if direct and not tenants.is_private and (peer == "::1" or peer.startswith(("127.", "::ffff:127."))):
             return
         if not tenants.is_operator_untrusted(_token(request)):
-            raise _RefusedError(
+            raise RefusedError(
                 401,
                 UsageError("cannot show the operator's pages: found nobody known, want the operator's token"),
                 {"WWW-Authenticate": 'Basic realm="enarx operator"'},
@@ -251,10 +211,12 @@ class _Api:
     async def create(self, request: Request) -> Response:
         tenant = self._tenant(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise _RefusedError(
+            raise RefusedError(
                 415, UsageError("cannot read the request: found another Content-Type, want application/json")
             )
-        data = load_json_untrusted(await _body(request), what="request", max_bytes=MAX_BODY_BYTES)
+        data = load_json_untrusted(
+            await read_body(request, max_bytes=MAX_BODY_BYTES), what="request", max_bytes=MAX_BODY_BYTES
+        )
         try:
             wanted = KeepRequest.model_validate(data)
         except ValidationError as error:
@@ -304,12 +266,12 @@ class _Api:
         offset, length = _number(request, "upload-offset"), _number(request, "upload-length")
         blob = self._fleet.blob_untrusted(tenant, identifier, digest, length)
         if not blob.take():
-            raise _RefusedError(
+            raise RefusedError(
                 423, TransportError("cannot take the blob: found another upload of it", hint="wait for that to end")
             )
         try:
             if offset != blob.offset:
-                raise _RefusedError(
+                raise RefusedError(
                     409,
                     UsageError(f"cannot take the blob: offset: found {offset}, want {blob.offset}"),
                     _progress(blob.offset, length),
@@ -329,7 +291,7 @@ class _Api:
                 if SUBPROTOCOL not in socket.scope["subprotocols"]:
                     raise UsageError(f"cannot open a session: subprotocol: found another, want {SUBPROTOCOL}")
                 stream = await stack.enter_async_context(self._fleet.session(tenant, socket.path_params["id"]))
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 status = refused.status
                 await socket.send_denial_response(_error(status, refused.error, refused.headers))
             except EnarxError as error:
@@ -427,34 +389,8 @@ def _certificate(connection: HTTPConnection) -> bytes | None:
     return found if isinstance(found, bytes) else None
 
 
-async def _body(request: Request) -> bytes:
-    data = bytearray()
-    async for chunk in _timed(request):
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise _RefusedError(
-                413, UsageError(f"cannot read the request: found more than {MAX_BODY_BYTES} bytes, want fewer")
-            )
-    return bytes(data)
-
-
-async def _timed(request: Request) -> AsyncIterator[bytes]:
-    pieces = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                piece = await anext(pieces, None)
-        except TimeoutError as error:
-            raise _RefusedError(
-                408, TransportError("cannot read the request: found nothing more of it in time")
-            ) from error
-        if piece is None:
-            return
-        yield piece
-
-
 async def _chunks(request: Request, metrics: Metrics) -> AsyncIterator[bytes]:
-    async for chunk in _timed(request):
+    async for chunk in read_pieces(request):
         metrics.uploaded.inc(len(chunk))
         yield chunk
 

@@ -27,13 +27,13 @@ from enarx.host.backends import reservation
 from enarx.host.blobs import Blob, BlobFolder
 from enarx.host.hosted import HostedKeep
 from enarx.host.launchers import KeepSpec, Launched, Launcher
-from enarx.host.logs import Log
 from enarx.host.models import MAX_BLOBS
 from enarx.host.process_facts import boot_id
 from enarx.host.relay import Outbound, bind_port
 from enarx.host.state import StateFolder
 from enarx.host.store import KeepRecord, Reason, Store
 from enarx.host.tenants import Tenant
+from enarx.serving.logs import Log
 
 __all__ = ["Fleet", "HostLimits", "QuotaError", "UnknownKeepError", "blob_limit", "package_limit"]
 

@@ -21,11 +21,11 @@ from enarx.channel.link import Link, Stream, Target, open_link
 from enarx.errors import EnarxError, KeepError, PlatformError, TransportError
 from enarx.host.blobs import BlobFolder
 from enarx.host.launchers import Launched, Launcher
-from enarx.host.logs import Log
 from enarx.host.platform import answer_platform
 from enarx.host.process_facts import Usage, usage_of
 from enarx.host.relay import MAX_INBOUND, MAX_LOOKUPS, Outbound, PublishedPort, bind_port
 from enarx.host.store import KeepRecord
+from enarx.serving.logs import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,19 +26,20 @@ from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.host.api import make_app
 from enarx.host.backends import BACKENDS
 from enarx.host.fleet import Fleet, HostLimits
-from enarx.host.http_server import HttpServer, Listening, bind_api, make_context
 from enarx.host.launchers import Launcher
 from enarx.host.launchers.nil import KEEP_PROGRAM, NilLauncher
 from enarx.host.launchers.qemu import MACHINES, this_arch
 from enarx.host.launchers.remote import RemoteLauncher, RemoteMachine
 from enarx.host.launchers.sgx import SgxLauncher
 from enarx.host.launchers.vm import VmLauncher
-from enarx.host.logs import Log
 from enarx.host.metrics import Metrics
 from enarx.host.relay import Outbound, OutboundRules
 from enarx.host.state import StateFolder
 from enarx.host.store import Store
 from enarx.host.tenants import Tenants, load_tenants, private_tenants
+from enarx.serving.http_server import HttpServer, Listening, bind_api, make_context
+from enarx.serving.logs import Log
+from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES
 
 __all__ = ["DRAINS", "HostOptions", "serve"]
 
@@ -138,7 +139,11 @@ def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) ->
         store = Store(folder.store_path)
         stack.callback(store.close)
         server = _Service(options, log, tenants, folder, store, listening, parent_token)
-        return asyncio.run(server.run(announce, lambda app: HttpServer(app, listening, context)))
+        return asyncio.run(
+            server.run(
+                announce, lambda app: HttpServer(app, listening, context, max_message_bytes=MAX_SESSION_PIECE_BYTES)
+            )
+        )
 
 
 def _require_sense(options: HostOptions) -> None:

@@ -19,9 +19,10 @@ from enarx.crypto.certificates import load_certificate_untrusted, load_crl_untru
 from enarx.errors import DecodeError
 from enarx.rats import Endorsements, IntelCollateral
 from enarx.verifier.text_encodings import decode_text
+from enarx.wire.cmw import decode_cmw_untrusted, leaves
 from enarx.wire.strict_json import load_json_untrusted
 
-__all__ = ["MAX_ENDORSEMENT_BYTES", "read_endorsements"]
+__all__ = ["MAX_ENDORSEMENT_BYTES", "read_endorsements", "read_wrapped_endorsements"]
 
 MAX_ENDORSEMENT_BYTES = 8 << 20
 _MAX_DEPTH = 4
@@ -51,6 +52,23 @@ def read_endorsements(files: Iterable[tuple[str, bytes]]) -> Endorsements:
         except DecodeError as error:
             raise DecodeError(f"cannot read endorsements: {name}: {error}", hint=error.hint) from error
     return gathered.endorsements()
+
+
+def read_wrapped_endorsements(wrappers: Iterable[bytes], *, name: str = "the offer's") -> Endorsements:
+    """Sort endorsements that came with evidence.
+
+    Args:
+        wrappers: CMW.
+        name: whose they are, for messages about one without a label.
+
+    Raises:
+        DecodeError: one is none.
+    """
+    files = []
+    for data in wrappers:
+        for path, leaf in leaves(decode_cmw_untrusted(data)):
+            files.append(("/".join(map(str, path)) or name, leaf.value))
+    return read_endorsements(files)
 
 
 class _Gathered:

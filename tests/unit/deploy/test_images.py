@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 from enarx.deploy import attesting
-from enarx.deploy.policy import expand_policy, find_policy, make_policy
-from enarx.deploy.reference import image_hint, image_values, installed_images
+from enarx.deploy.policy import find_policy, make_policy
+from enarx.deploy.reference import image_hint, installed_images
 from enarx.errors import ConfigError, UsageError, VerificationError
 from enarx.image import measure_process, package_folder
+from enarx.image.policies import expand_policy, image_values
 from enarx.image.reference import emulated_measurements, snp_measurements
 from enarx.rats import AttestationResult, Check, Concern, Finding, Outcome
 from enarx.verifier.policy_toml import decode_policy

@@ -13,9 +13,10 @@ import pytest
 from enarx.attester.emulated import EmulatedAttester
 from enarx.deploy import attesting
 from enarx.deploy.policy import find_policy, make_policy
-from enarx.deploy.reference import POLICY_NAME, default_policy, image_hint, installed_images, own_emulated_root
+from enarx.deploy.reference import POLICY_NAME, default_policy, image_hint, installed_images
 from enarx.emulator.installation import open_installation
 from enarx.emulator.service import answer
+from enarx.endorsers.emulated_root import own_emulated_root
 from enarx.errors import AppraisalError, PlatformError, UsageError, VerificationError
 from enarx.image import measure_process, package_folder
 from enarx.rats import Endorsements, Evidence, TrustAnchors, Verdict

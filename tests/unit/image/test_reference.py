@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from enarx.abi.event_log import Event, EventLog, SpecId, serialise_event_log
-from enarx.deploy.policy import expand_policy
 from enarx.errors import DecodeError, VerificationError
 from enarx.image.measure import (
     LaunchParts,
@@ -24,6 +23,7 @@ from enarx.image.measure import (
     uki_registers,
     vtpm_pcrs,
 )
+from enarx.image.policies import expand_policy
 from enarx.image.reference import (
     OLD_QEMU_MEMORIES,
     Machine,

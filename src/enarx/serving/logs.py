@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the host says while it serves: events with a name and facts, as lines for people or as JSON, on one stream.
+"""What a service says while it serves: events with a name and facts, as lines for people or as JSON, on one stream.
 
 No token, no header and no byte of a session is ever a fact of an event. Values come from strangers as well: JSON escapes
 them, and lines for people have their control characters replaced. What the server library says goes the same way.
@@ -18,7 +18,7 @@ from enarx.errors import UsageError
 __all__ = ["FORMS", "Log", "make_log"]
 
 FORMS = ("text", "json")
-LOGGER = "enarx.host"
+LOGGER = "enarx.service"
 _MAX_VALUE = 1000
 
 Fact = str | int | float | bool | None
@@ -55,7 +55,7 @@ def make_log(form: str, *, stream: TextIO | None = None, quiet: bool = False) ->
         UsageError: another form.
     """
     if form not in FORMS:
-        raise UsageError(f"cannot log: found {form[:64]!r}, want {' or '.join(FORMS)}", hint="enarx host serve --help")
+        raise UsageError(f"cannot log: found {form[:64]!r}, want {' or '.join(FORMS)}")
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
     logger = logging.getLogger(LOGGER)

@@ -20,7 +20,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from enarx.errors import PlatformError, UsageError
-from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -34,7 +33,7 @@ KEEP_ALIVE_S = 30
 MAX_HEAD_BYTES = 32 << 10
 MAX_CONNECTIONS = 4096
 CLOSE_TIMEOUT_S = 5.0
-"""For requests under way, when the host ends."""
+"""For requests under way, when the service ends."""
 
 BACKLOG = 1024
 PING_INTERVAL_S = 20.0
@@ -181,9 +180,12 @@ class HttpServer:
         app: the application.
         listening: where.
         context: for TLS, or None.
+        max_message_bytes: of a WebSocket's messages, where there are any.
     """
 
-    def __init__(self, app: ASGIApp, listening: Listening, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: ASGIApp, listening: Listening, context: ssl.SSLContext | None, *, max_message_bytes: int = 0
+    ) -> None:
         self._listening = listening
         self._context = context
         self._state = ServerState()
@@ -192,7 +194,7 @@ class HttpServer:
             loop="none",
             http=_Http,
             ws=_WebSocket,
-            ws_max_size=MAX_SESSION_PIECE_BYTES,
+            ws_max_size=max_message_bytes,
             ws_ping_interval=PING_INTERVAL_S,
             # A tenant whose message waits for the Keep is not read, so its answer to a ping may take as long.
             ws_ping_timeout=None,

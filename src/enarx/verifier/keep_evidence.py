@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the run-time register of a TEE must be: zero in an offer, and extended by the receipt in all that follows.
+"""What evidence of a Keep must be beyond the words of a policy: over what was asked, with the right run-time register.
 
-A Keep that ran something before its offer, or that was provisioned with something else, has another value there. Where there is such a
+To a policy, freshness is one expectation among others. Of a Keep it says whether the evidence is about this session, nonce or key at all.
+
+The run-time register is zero in an offer, and extended by the receipt in all that follows. A Keep that ran something before its offer, or that was provisioned with something else, has another value there. Where there is such a
 register the policy's own word on it is replaced: nobody can know its value beforehand. SNP and SGX have none.
 
 Source: docs/protocol.md, steps 3 and 6; Intel TDX module, RTMR; TCG PC Client Platform Firmware Profile, PCR 15.
@@ -12,9 +14,12 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256, sha384
 
-from enarx.rats import AppraisalPolicy, OneOf
+from enarx.rats import AppraisalPolicy, AttestationResult, Concern, Finding, OneOf, Outcome
 
-__all__ = ["empty_keep", "provisioned_keep"]
+__all__ = ["BINDING", "empty_keep", "provisioned_keep", "weigh_binding"]
+
+BINDING = (".report_data", ".nonce")
+"""Ends of the names of the checks that evidence is over what was asked."""
 
 # Azure's evidence has its vTPM's registers under a name of its own.
 _ZEROS = {"tdx.rtmr3": bytes(48), "tpm.pcr15": bytes(32), "azure.pcr15": bytes(32)}
@@ -36,6 +41,17 @@ def provisioned_keep(policy: AppraisalPolicy, receipt_digest: bytes) -> Appraisa
     pcr15 = sha256(bytes(32) + sha256(receipt_digest).digest()).digest()
     rtmr3 = sha384(bytes(48) + receipt_digest).digest()
     return _expecting(policy, {"tdx.rtmr3": rtmr3, "tpm.pcr15": pcr15, "azure.pcr15": pcr15})
+
+
+def weigh_binding(result: AttestationResult) -> AttestationResult:
+    """Return a verdict for which evidence over anything else than was asked is not authentic."""
+
+    def weigh(finding: Finding) -> Finding:
+        if finding.outcome is not Outcome.FAILED or not finding.check.id.endswith(BINDING):
+            return finding
+        return finding._replace(check=finding.check._replace(concern=Concern.AUTHENTICITY))
+
+    return replace(result, findings=tuple(map(weigh, result.findings)))
 
 
 def _expecting(policy: AppraisalPolicy, values: dict[str, bytes]) -> AppraisalPolicy:

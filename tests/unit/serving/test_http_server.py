@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from enarx.errors import PlatformError, UsageError
-from enarx.host import http_server
-from enarx.host.http_server import HttpServer, bind_api, make_context
+from enarx.serving import http_server
+from enarx.serving.http_server import HttpServer, bind_api, make_context
 
 
 def serving(work):

@@ -8,12 +8,12 @@ import logging
 import pytest
 
 from enarx.errors import UsageError
-from enarx.host.logs import make_log
+from enarx.serving.logs import make_log
 
 
 @pytest.fixture(autouse=True)
 def _untouched():
-    loggers = [logging.getLogger(name) for name in ("enarx.host", "uvicorn", "asyncio")]
+    loggers = [logging.getLogger(name) for name in ("enarx.service", "uvicorn", "asyncio")]
     before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     yield
     for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):

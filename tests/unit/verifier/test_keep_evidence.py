@@ -7,8 +7,8 @@ import hashlib
 
 from enarx.attester.configfs import TdxRegister
 from enarx.attester.tpm import TpmRegister
-from enarx.deploy.registers import empty_keep, provisioned_keep
 from enarx.verifier import baseline_policy
+from enarx.verifier.keep_evidence import empty_keep, provisioned_keep
 
 DIGEST = hashlib.sha384(b"receipt").digest()
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading requests within limits, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+from enarx.errors import EnarxError, TransportError, UsageError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["RefusedError", "read_body", "read_pieces", "with_headers"]
+
+BODY_TIMEOUT_S = 30.0
+"""For the next bytes of a request's body."""
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error whose status its class does not say.
+
+    Args:
+        status: of HTTP.
+        error: what is wrong.
+        headers: that the answer has besides.
+    """
+
+    def __init__(self, status: int, error: EnarxError, headers: dict[str, str] | None = None) -> None:
+        super().__init__(str(error))
+        self.status = status
+        self.error = error
+        self.headers = headers or {}
+
+
+async def read_body(request: Request, *, max_bytes: int) -> bytes:
+    """Return the whole body of a request.
+
+    Raises:
+        RefusedError: it is too large (413), or nothing more of it came in time (408).
+    """
+    data = bytearray()
+    async for chunk in read_pieces(request):
+        data += chunk
+        if len(data) > max_bytes:
+            raise RefusedError(
+                413, UsageError(f"cannot read the request: found more than {max_bytes} bytes, want fewer")
+            )
+    return bytes(data)
+
+
+async def read_pieces(request: Request) -> AsyncIterator[bytes]:
+    """Yield the body of a request as it comes.
+
+    Raises:
+        RefusedError: nothing more of it came in time (408).
+    """
+    pieces = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                piece = await anext(pieces, None)
+        except TimeoutError as error:
+            raise RefusedError(
+                408, TransportError("cannot read the request: found nothing more of it in time")
+            ) from error
+        if piece is None:
+            return
+        yield piece
+
+
+def with_headers(app: ASGIApp, *headers: tuple[bytes, bytes]) -> ASGIApp:
+    """Add to every answer what keeps browsers and caches from doing more than asked, and its date.
+
+    Args:
+        app: the application.
+        headers: more of them, with names in lower case.
+    """
+    added = (
+        (b"cache-control", b"no-store"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+        *headers,
+    )
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *added, (b"date", formatdate(usegmt=True).encode())]
+            await send(message)
+
+        await app(scope, receive, sent if scope["type"] == "http" else send)
+
+    return wrapped
