@@ -7,19 +7,21 @@ everything at once. Nothing is believed because a later check passed: the verdic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from enarx.rats import Check, Claims, Endorsements, Expectation, Finding, Outcome, TrustAnchors
 from enarx.verifier.cache import TrustCache
 from enarx.verifier.grammar import Grammar
 
-__all__ = ["Examined", "Judge", "Ledger", "Part", "Rule", "Setting"]
+__all__ = ["Examined", "Judge", "Ledger", "Part", "Rule", "Setting", "make_findings"]
 
 # To look these up in their class for each finding takes as long as to make it.
 _PASSED, _FAILED, _UNDECIDED, _NOTED = Outcome.PASSED, Outcome.FAILED, Outcome.UNDECIDED, Outcome.NOTED
+# So does the constructor of a named tuple, beside that of the tuple in it.
 _make = tuple.__new__
 
 
@@ -63,16 +65,21 @@ class Ledger:
 
     def doubt(self, check: Check, *, expected: object, found: object, source: str) -> None:
         """Record a check that cannot be made for want of something."""
-        self.findings.append(Finding(check, _UNDECIDED, expected, found, source))
+        self.findings.append(_make(Finding, (check, _UNDECIDED, expected, found, source, None)))
 
     def note(self, check: Check, found: object, source: str = "") -> None:
         """Record a value of which nothing is expected."""
-        self.findings.append(Finding(check, _NOTED, None, found, source))
+        self.findings.append(_make(Finding, (check, _NOTED, None, found, source, None)))
 
     def limit(self, until: datetime) -> None:
         """Say that something the verdict rests on ends at a time."""
         if self.valid_until is None or until < self.valid_until:
             self.valid_until = until
+
+
+def make_findings(rows: Iterable[tuple[Check, Outcome, object, object, str, str | None]]) -> list[Finding]:
+    """Return a finding for each row, which has a finding's fields in their order."""
+    return [*map(_make, repeat(Finding), rows)]
 
 
 class Rule(NamedTuple):
