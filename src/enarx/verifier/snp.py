@@ -11,9 +11,8 @@ Source: AMD 56860 SEV Secure Nested Paging Firmware ABI, AMD 57230 VCEK Certific
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
+from functools import lru_cache
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -29,9 +28,10 @@ from enarx.abi.snp import (
     SnpReport,
     VekClaims,
     line_of,
+    product_of_cpuid,
 )
 from enarx.crypto.certificates import load_crl_untrusted, name_of
-from enarx.rats import Endorsements, Finding, Outcome
+from enarx.rats import Check, Endorsements, Finding, Outcome
 from enarx.verifier.chain import check_crl
 from enarx.verifier.ledger import Examined, Judge, Ledger, Part, Setting
 from enarx.verifier.snp_chain import (
@@ -103,11 +103,11 @@ def _examine(parsed: SnpEvidence, endorsements: Endorsements, setting: Setting, 
         claims = SnpClaims(report, report.product, None, None, None, entries, Outcome.UNDECIDED)
         return Examined((Part("snp", claims),), "snp")
     chain = _choose_chain(known.chains, report, setting.at)
-    findings.extend(chain.findings)
+    findings += chain.findings
     anchor, at = chain.anchor, setting.at
     for check, not_before, not_after in chain.periods:
         passed = _PASSED if not_before <= at <= not_after else _FAILED
-        findings.append(Finding(check, passed, (not_before, not_after), at, "the certificate", anchor))
+        findings.append(_make(Finding, (check, passed, (not_before, not_after), at, "the certificate", anchor)))
     ledger.limit(chain.not_after)
     signed = _judge_signature(report, chain, ledger)
     if chain.names:
@@ -122,15 +122,18 @@ def _examine(parsed: SnpEvidence, endorsements: Endorsements, setting: Setting, 
 
 
 _PASSED, _FAILED = Outcome.PASSED, Outcome.FAILED
+_VEK = "the VEK certificate"
+# As in `enarx.verifier.ledger`.
+_make = tuple.__new__
 _SAME_CPUID = {"Bergamo": "Siena"}
 
 
 def _judge_layout(report: SnpReport, ledger: Ledger) -> None:
     reserved = report.reserved_fields
     findings = ledger.findings
-    findings.append(Finding(_RESERVED, _FAILED if reserved else _PASSED, NOTHING, reserved, ABI))
+    findings.append(_make(Finding, (_RESERVED, _FAILED if reserved else _PASSED, NOTHING, reserved, ABI, None)))
     algorithm = report.signature_algo
-    findings.append(Finding(_ALGORITHM, _PASSED if algorithm == 1 else _FAILED, 1, algorithm, ABI))
+    findings.append(_make(Finding, (_ALGORITHM, _PASSED if algorithm == 1 else _FAILED, 1, algorithm, ABI, None)))
 
 
 def _judge_signature(report: SnpReport, chain: VekChain, ledger: Ledger) -> bool:
@@ -151,44 +154,53 @@ def _judge_signature(report: SnpReport, chain: VekChain, ledger: Ledger) -> bool
         except InvalidSignature:
             found = "one that the VEK did not make"
     passed = found == "one that the VEK made"
+    outcome = _PASSED if passed else _FAILED
     ledger.findings.append(
-        Finding(_SIGNATURE, _PASSED if passed else _FAILED, "the VEK's signature", found, "the VEK's key", chain.anchor)
+        _make(Finding, (_SIGNATURE, outcome, "the VEK's signature", found, "the VEK's key", chain.anchor))
     )
     return passed
 
 
 def _judge_fit(report: SnpReport, vek: VekClaims, ledger: Ledger) -> None:
     """Compare the report with what the VEK was made for."""
-    append, source = ledger.findings.append, "the VEK certificate"
-    signing_key = report.signing_key
-    append(Finding(_SIGNING_KEY, _PASSED if signing_key == vek.kind else _FAILED, vek.kind, signing_key, source))
+    findings, signing_key = ledger.findings, report.signing_key
+    passed = _PASSED if signing_key == vek.kind else _FAILED
+    findings.append(_make(Finding, (_SIGNING_KEY, passed, vek.kind, signing_key, _VEK, None)))
     if report.version >= 3:
-        product = report.product
-        line, wanted = line_of(product) if product is not None else None, line_of(vek.product)
-        passed = line is not None and line == wanted
-        found = product or f"CPUID family {report.cpuid_family:#x} model {report.cpuid_model:#x}"
-        append(Finding(_PRODUCT, _PASSED if passed else _FAILED, vek.product, found, source))
+        findings.append(_compare_product(report.cpuid_family, report.cpuid_model, vek.product))
     else:
-        append(Finding(_PRODUCT, Outcome.NOTED, None, vek.product, "a report without CPUID, before version 3"))
-    chip_id = vek.chip_id
+        findings.append(Finding(_PRODUCT, Outcome.NOTED, None, vek.product, "a report without CPUID, before version 3"))
+    found, chip_id = report.chip_id, vek.chip_id
     if chip_id is None:
-        append(Finding(_HWID, Outcome.NOTED, None, report.chip_id, "a VLEK, which is no single chip's"))
+        findings.append(Finding(_HWID, Outcome.NOTED, None, found, "a VLEK, which is no single chip's"))
     elif is_masked(report):
-        append(Finding(_HWID, Outcome.NOTED, None, report.chip_id, "a masked chip id: snp.masked_chip_id judges it"))
+        findings.append(Finding(_HWID, Outcome.NOTED, None, found, "a masked chip id: snp.masked_chip_id judges it"))
     else:
-        append(Finding(_HWID, _PASSED if report.chip_id == chip_id else _FAILED, chip_id, report.chip_id, source))
-    wanted_tcb, found_tcb = vek.tcb, report.reported_tcb
-    comparisons, rest = _TCB_COMPARISONS[vek.has_fmc]
-    for check, position in comparisons:
-        want, found_spl = wanted_tcb[position], found_tcb[position]
-        append(Finding(check, _PASSED if want == found_spl else _FAILED, want, found_spl, source))
-    passed = wanted_tcb[rest] == found_tcb[rest]
-    append(Finding(_TCB["reserved"], _PASSED if passed else _FAILED, wanted_tcb[rest], found_tcb[rest], source))
+        findings.append(_make(Finding, (_HWID, _PASSED if found == chip_id else _FAILED, chip_id, found, _VEK, None)))
+    findings += _compare_tcb(report.reported_tcb, vek.tcb, vek.has_fmc)
+
+
+# A fleet has few of these, and each comparison has several findings.
+@lru_cache(maxsize=1024)
+def _compare_tcb(found: bytes, wanted: bytes, has_fmc: bool) -> tuple[Finding, ...]:
+    comparisons, rest = _TCB_COMPARISONS[has_fmc]
+    pairs: list[tuple[Check, object, object]] = [(check, wanted[at], found[at]) for check, at in comparisons]
+    pairs.append((_TCB["reserved"], wanted[rest], found[rest]))
+    return tuple(Finding(check, _PASSED if want == have else _FAILED, want, have, _VEK) for check, want, have in pairs)
+
+
+@lru_cache(maxsize=256)
+def _compare_product(family: int, model: int, wanted: str) -> Finding:
+    product = product_of_cpuid(family, model)
+    line = line_of(product) if product is not None else None
+    passed = line is not None and line == line_of(wanted)
+    found = product or f"CPUID family {family:#x} model {model:#x}"
+    return Finding(_PRODUCT, _PASSED if passed else _FAILED, wanted, found, _VEK)
 
 
 def _judge_revocation(crls: tuple[bytes, ...], chain: VekChain, setting: Setting, ledger: Ledger) -> object:
     """Record what the revocation lists say, and return what `SnpClaims.revocation` is."""
-    lists = [crl for crl in crls if AMD_NAME in crl]
+    lists = tuple([crl for crl in crls if AMD_NAME in crl])
     if not lists:
         ledger.findings.append(_NO_LIST)
         return Outcome.UNDECIDED
@@ -196,8 +208,10 @@ def _judge_revocation(crls: tuple[bytes, ...], chain: VekChain, setting: Setting
     if ark is None or ask is None:
         ledger.doubt(_REVOKED, expected="the ARK that signed the list", found=None, source="the chain")
         return Outcome.UNDECIDED
-    remember = setting.cache.remember
-    mine = [crl for crl in lists if remember(("snp.crl", crl), partial(_issuer_of, crl)) == ark.subject]
+    mine = setting.cache.remember(
+        ("snp.crls", lists, chain.ders),
+        lambda: [crl for crl in lists if load_crl_untrusted(crl).issuer == ark.subject],
+    )
     if not mine:
         ledger.doubt(
             _REVOKED, expected=f"{name_of(ark)}'s list", found="other issuers' lists", source="revocation lists"
@@ -219,10 +233,6 @@ def _judge_revocation(crls: tuple[bytes, ...], chain: VekChain, setting: Setting
 _NO_LIST = Finding(_REVOKED, Outcome.NOTED, None, None, "no revocation list came along: snp.revocation judges it")
 # Of several lists, one that is forged or names the ASK decides; then one that is current, and old ones do no harm.
 _WEIGHT = {Outcome.FAILED: 0, Outcome.PASSED: 1, Outcome.UNDECIDED: 2}
-
-
-def _issuer_of(crl: bytes) -> x509.Name:
-    return load_crl_untrusted(crl).issuer
 
 
 def _choose_chain(chains: tuple[VekChain, ...], report: SnpReport, at: datetime) -> VekChain:
