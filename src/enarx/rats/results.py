@@ -24,6 +24,7 @@ class Claims(Protocol):
 
 
 _OUTCOME_OF = attrgetter("outcome")
+_AGAINST = frozenset({Outcome.FAILED, Outcome.UNDECIDED})
 
 
 class Verdict(StrEnum):
@@ -85,15 +86,11 @@ class AttestationResult:
     @property
     def verdict(self) -> Verdict:
         """The answer: a forgery is said before a doubt, and a doubt before a dislike."""
-        failed, doubted = Outcome.FAILED, Outcome.UNDECIDED
-        for outcome in map(_OUTCOME_OF, self.findings):
-            if outcome is failed or outcome is doubted:
-                break
-        else:
+        if _AGAINST.isdisjoint(map(_OUTCOME_OF, self.findings)):
             return Verdict.ACCEPTED
-        if any(each.outcome is failed and each.check.concern is Concern.AUTHENTICITY for each in self.findings):
+        if any(each.outcome is Outcome.FAILED and each.check.concern is Concern.AUTHENTICITY for each in self.findings):
             return Verdict.NOT_AUTHENTIC
-        if any(each.outcome is doubted for each in self.findings):
+        if any(each.outcome is Outcome.UNDECIDED for each in self.findings):
             return Verdict.UNDECIDED
         return Verdict.REFUSED
 

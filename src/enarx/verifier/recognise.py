@@ -14,11 +14,20 @@ Source: AMD 56860; Intel DCAP quote format; RFC 9999 (CMW); AMD 56421 (GHCB cert
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enarx.errors import DecodeError
 from enarx.rats import MAX_EVIDENCE_BYTES, Endorsements, Evidence
 from enarx.verifier.text_encodings import decode_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enarx.abi.cca import CcaToken
+    from enarx.abi.nitro import NitroDocument
+    from enarx.abi.snp import SnpReport
+    from enarx.verifier.snp import SnpEvidence
 
 __all__ = ["Binding", "Recognised", "recognise"]
 
@@ -167,23 +176,42 @@ def _cut_zeros(data: bytes, at_least: int) -> bytes:
 
 # --- Formats ---------------------------------------------------------------------------------------------------------
 
+# A format's module is imported when the first of it comes. To say `import` again for each that follows costs 1 microsecond.
 
-def _snp(data: bytes) -> Recognised:
+
+@cache
+def _snp_parser() -> tuple[Callable[[bytes], SnpReport], type[SnpEvidence]]:
     from enarx.abi.snp import parse_report_untrusted
     from enarx.verifier.snp import SnpEvidence
 
-    data = _cut_zeros(data, _SNP_REPORT_BYTES)
-    report = parse_report_untrusted(data[:_SNP_REPORT_BYTES])
-    endorsements = Endorsements()
-    wrappers: tuple[str, ...] = ()
-    rest = data[_SNP_REPORT_BYTES:]
-    if rest:
-        from enarx.verifier.endorsement_files import read_endorsements
+    return parse_report_untrusted, SnpEvidence
 
-        endorsements, wrappers = read_endorsements([("the certificate table", rest)]), ("extended report",)
-    return Recognised(
-        "snp", f"AMD SEV-SNP report version {report.version}", SnpEvidence(report=report), endorsements, wrappers
-    )
+
+@cache
+def _nitro_parser() -> Callable[[bytes], NitroDocument]:
+    from enarx.abi.nitro import parse_document_untrusted
+
+    return parse_document_untrusted
+
+
+@cache
+def _cca_parser() -> Callable[[bytes], CcaToken]:
+    from enarx.abi.cca import parse_token_untrusted
+
+    return parse_token_untrusted
+
+
+def _snp(data: bytes) -> Recognised:
+    parse, make = _snp_parser()
+    data = _cut_zeros(data, _SNP_REPORT_BYTES)
+    report = parse(data[:_SNP_REPORT_BYTES])
+    what, evidence = f"AMD SEV-SNP report version {report.version}", make(report)
+    rest = data[_SNP_REPORT_BYTES:]
+    if not rest:
+        return Recognised("snp", what, evidence)
+    from enarx.verifier.endorsement_files import read_endorsements
+
+    return Recognised("snp", what, evidence, read_endorsements([("the certificate table", rest)]), ("extended report",))
 
 
 def _quote(data: bytes) -> Recognised:
@@ -200,15 +228,11 @@ def _quote(data: bytes) -> Recognised:
 
 
 def _nitro(data: bytes) -> Recognised:
-    from enarx.abi.nitro import parse_document_untrusted
-
-    return Recognised("nitro", "AWS Nitro attestation document", parse_document_untrusted(data))
+    return Recognised("nitro", "AWS Nitro attestation document", _nitro_parser()(data))
 
 
 def _cca(data: bytes) -> Recognised:
-    from enarx.abi.cca import parse_token_untrusted
-
-    return Recognised("cca", "Arm CCA attestation token", parse_token_untrusted(data))
+    return Recognised("cca", "Arm CCA attestation token", _cca_parser()(data))
 
 
 def _hcl(data: bytes) -> Recognised:
