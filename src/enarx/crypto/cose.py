@@ -15,6 +15,7 @@ Source: RFC 9052, RFC 9053.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -70,6 +71,10 @@ _USUAL_HEADERS: Mapping[bytes, dict[int | str | bytes, Any]] = {
     encode({ALG: number}): {ALG: number} for number in _NAMES
 }
 
+# How most messages begin: the tag or none, an array of four, the protected header of ES384 and nothing else, an empty map, and
+# a payload with its length in two bytes.
+_USUAL_START = re.compile(rb"(\xd2)?\x84\x44(\xa1\x01\x38\x22)\xa0\x59..", re.DOTALL).match
+
 # COSE_Key: labels, key types and curves (RFC 9053 section 7).
 _KTY, _KEY_ALG, _CRV, _X, _Y = 1, 3, -1, -2, -3
 _OKP, _EC2 = 1, 2
@@ -122,6 +127,15 @@ def parse_sign1_untrusted(data: bytes, *, max_bytes: int, what: str = "COSE_Sign
     """
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode {what}: size: found {len(data)} bytes, want at most {max_bytes}")
+    usual = _USUAL_START(data)
+    if usual is not None:
+        # Such a message is in its one encoding where the payload is not too short for two bytes of length and a signature of 96
+        # bytes ends it. To cut it apart costs half of decoding it.
+        start = usual.end()
+        end = start + int.from_bytes(data[start - 2 : start])
+        if end - start >= 256 and data[end : end + 2] == b"\x58\x60" and len(data) == end + 98:
+            tag, protected = usual.groups()
+            return Sign1(protected, _USUAL_HEADERS[protected], {}, data[start:end], data[end + 2 :], tag is not None)
     tag, body = read_tag_untrusted(data, what=what)
     if tag is not None and tag != SIGN1_TAG:
         raise DecodeError(f"cannot decode {what}: tag: found {tag}, want {SIGN1_TAG} or none")

@@ -159,6 +159,39 @@ def test_refuses_what_is_not_the_one_encoding_of_a_message(data: bytes, reason: 
         parse(data)
 
 
+USUAL = b"\xa1\x01\x38\x22"
+
+
+@pytest.mark.parametrize("tag", [None, 18])
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 257, 4096, 60000])
+@pytest.mark.parametrize("n_signature", [95, 96, 97])
+def test_takes_a_message_of_the_usual_form_apart_like_any_other(tag: int | None, size: int, n_signature: int):
+    payload, signature = bytes(size - 1) + b"\x58" if size else b"", b"\x60" * n_signature
+    data = message_of(USUAL, {}, payload, signature, tag=tag)
+    # An unprotected parameter is all it takes not to have that form.
+    other = parse(message_of(USUAL, {4: b""}, payload, signature, tag=tag))
+    assert parse(data) == other._replace(unprotected={})
+    assert encode_sign1(parse(data)) == data
+
+
+@pytest.mark.parametrize("tag", [b"", b"\xd2"])
+@pytest.mark.parametrize(
+    ("rest", "reason"),
+    [
+        (b"\x59\x00\xff" + bytes(255) + b"\x58\x60" + bytes(96), "shortest form"),
+        (b"\x59\x01\x00" + bytes(256) + b"\x59\x00\x60" + bytes(96), "shortest form"),
+        (b"\x59\x01\x00" + bytes(256) + b"\x58\x60" + bytes(97), "after the end"),
+        (b"\x59\x01\x00" + bytes(256) + b"\x58\x60" + bytes(95), "premature end"),
+        (b"\x59\x01\x00" + bytes(256) + b"\x78\x60" + bytes(96), "other parts"),
+        (b"\x59\x01\x00" + bytes(256), "premature end"),
+        (b"\x59\x01", "premature end"),
+    ],
+)
+def test_refuses_what_only_begins_like_a_message_of_the_usual_form(tag: bytes, rest: bytes, reason: str):
+    with pytest.raises(DecodeError, match=reason):
+        parse(tag + b"\x84\x44" + USUAL + b"\xa0" + rest)
+
+
 def test_refuses_a_message_beyond_its_limit():
     with pytest.raises(DecodeError, match="size: found"):
         parse_sign1_untrusted(message_of(b"", {}, bytes(100), b""), max_bytes=100)
