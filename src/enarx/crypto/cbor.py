@@ -37,6 +37,8 @@ _TOO_LARGE = 1 << 62
 _KEYS = frozenset({int, str, bytes})
 # How long the head of a small argument is.
 _HEAD_SIZES = b"\1" * 24 + b"\2" * 232 + b"\3" * (65536 - 256)
+# How many bytes of argument follow a head, by its lower bits.
+_ARGUMENT_SIZES = {24: 1, 25: 2, 26: 4, 27: 8}
 
 # What cbor2 has decoders of its own for. A tag that a later release adds is caught by the look at types that follows.
 _CBOR2_TAGS = frozenset(
@@ -236,7 +238,7 @@ def _size(value: Any) -> int:
             total += _HEAD_SIZES[argument] if argument < 65536 else _head_size(argument)
         elif kind is str:
             length = len(item) if item.isascii() else len(item.encode())
-            total += length + _head_size(length)
+            total += length + (_HEAD_SIZES[length] if length < 65536 else _head_size(length))
         elif kind in _CONTAINERS:
             total += _size(item)
         elif item is None or kind is bool:
@@ -272,7 +274,7 @@ def _scan(data: bytes, at: int, what: str, *, indefinite: bool, tags: frozenset[
     first = data[at]
     major, info = first >> 5, first & 31
     if major == 7:
-        return at + 1 + {24: 1, 25: 2, 26: 4, 27: 8}.get(info, 0)
+        return at + 1 + _ARGUMENT_SIZES.get(info, 0)
     if info == 31:
         if not indefinite or major not in {4, 5}:
             raise _refusal(what, "an item of indefinite length", "a length")
@@ -295,7 +297,7 @@ def _read_head(data: bytes, at: int, what: str) -> tuple[int, int]:
     info = data[at] & 31
     if info < 24:
         return info, at + 1
-    size = {24: 1, 25: 2, 26: 4, 27: 8}.get(info)
+    size = _ARGUMENT_SIZES.get(info)
     end = at + 1 + (size or 0)
     if size is None or end > len(data):
         raise _refusal(what, "a head that is cut off or reserved", "a length of 0 to 8 bytes")
