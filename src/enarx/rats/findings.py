@@ -4,7 +4,7 @@
 Rules of this file:
 
 - A `Check` is a constant: it exists once, in the module that makes it, under an id that users may rely on.
-- A `Finding` keeps values and not text. Making one costs half a microsecond, and a verdict has fifty; `render` makes text
+- A `Finding` keeps values and not text. Making one costs a tenth of a microsecond, and a verdict has fifty; `render` makes text
   of the values where somebody reads it.
 """
 
