@@ -33,11 +33,11 @@ test: dev ## the default test suite, on every Python found
 test-slow: dev slow-tools ## tests that need other languages' compilers, services, machines or minutes
 	tools/build-test-image
 	tools/build-test-image --arch aarch64
-	$(BIN)/python -m pytest -n auto --timeout 900 -m slow
+	$(BIN)/python -m pytest -n auto --dist worksteal --timeout 900 -m slow
 
 .PHONY: soak
 soak: dev slow-tools fuzz-tools ## full counts of fuzzing, flips and kills
-	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -n auto --timeout 86400 -m soak
+	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -n auto --dist worksteal --timeout 86400 -m soak
 
 .PHONY: fuzz-tools
 fuzz-tools: dev

@@ -10,10 +10,11 @@ from enarx import attester, host
 from enarx.channel import frames, tls
 from enarx.cli import attest, load, run
 from enarx.cli import host as host_command
-from enarx.deploy import attesting
-from enarx.host import logs, models, service
+from enarx.host import models, service
 from enarx.host.fleet import HostLimits
 from enarx.keep import options
+from enarx.serving import logs
+from enarx.verifier import keep_evidence
 from enarx.wire import enarx_toml, receipt_file, session
 
 
@@ -54,4 +55,4 @@ def test_sizes():
 
 
 def test_the_checks_that_evidence_is_fresh():
-    assert attest._FRESHNESS == attesting._BINDING
+    assert attest._FRESHNESS == keep_evidence.BINDING
