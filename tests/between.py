@@ -186,10 +186,12 @@ class Between:
     def stored(self) -> dict[str, bytes]:
         """Return every file that the host has, by its path; those that vanish meanwhile are none."""
         found = {}
-        for path in self.state.rglob("*"):
-            with contextlib.suppress(OSError):
-                if path.is_file():
-                    found[str(path)] = path.read_bytes()
+        # Unlike `rglob`, it goes on where a folder is gone.
+        for folder, _, names in os.walk(self.state):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(OSError):
+                    if path.is_file():
+                        found[str(path)] = path.read_bytes()
         return found
 
     # --- In between

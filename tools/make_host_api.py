@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write docs/formats/host-api.json, the OpenAPI document of the host's API, again."""
+"""Write the OpenAPI documents of the host's and the Steward's APIs again: docs/formats/host-api.json and steward-api.json."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from enarx.host.openapi import openapi_bytes
+from enarx.host import openapi as host
+from enarx.steward import openapi as steward
 
-TARGET = Path(__file__).parent.parent / "docs/formats/host-api.json"
+FORMATS = Path(__file__).parent.parent / "docs/formats"
 
 if __name__ == "__main__":
-    TARGET.write_bytes(openapi_bytes())
+    (FORMATS / "host-api.json").write_bytes(host.openapi_bytes())
+    (FORMATS / "steward-api.json").write_bytes(steward.openapi_bytes())

@@ -168,7 +168,7 @@ def stolen_offer(key: OneTimeKey):
 
 
 def as_identity(t: Transcript, identity: bytes) -> bytes:
-    return identity_report_data(t.exporter, leaf_hash(t.keep_leaf), identity)
+    return identity_report_data(t.exporter, leaf_hash(t.keep_leaf), identity, leaf_hash(t.tenant_leaf))
 
 
 def as_identity_without_purpose(t: Transcript, identity: bytes) -> bytes:

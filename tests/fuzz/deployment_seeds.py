@@ -126,6 +126,7 @@ def releases() -> list[bytes]:
         listen=(r.ListenOverride("web", "tls", 8080),),
         limits={"memory-bytes": 1 << 30, "timeout-ms": 5, "fuel": 1, "output-bytes": 0, "open-files": 3},
         files=b"f" * 32,
+        peers=(r.PeerOverride(b"p" * 32, b"t" * 48), r.PeerOverride(b"q" * 32, None)),
     )
     least = r.Release(manifests()[0], {r.MAIN: blob}, r.Configuration(), 1, bytes(32), None)
     steward = r.Steward("https://steward.example", b"root")
@@ -317,7 +318,19 @@ def tls_peers() -> list[bytes]:
 def workload_starts() -> list[bytes]:
     """Return what a workload process is started with."""
     from enarx.keep.workload_start import Start, encode_start
-    from enarx.wire import DEFAULT, ConnectFile, Dir, EnarxToml, Limits, ListenFile, NullFile, StdioFile, Tls
+    from enarx.wire import (
+        DEFAULT,
+        ConnectFile,
+        Dir,
+        EnarxToml,
+        Limits,
+        ListenFile,
+        NullFile,
+        Peer,
+        StdioFile,
+        Tls,
+        replace,
+    )
 
     files = (
         NullFile(name="n"),
@@ -335,8 +348,10 @@ def workload_starts() -> list[bytes]:
         allow_connect=("*:443",),
     )
     pem = {"c.pem": b"certificate", "k.pem": b"key", "a.pem": b""}
+    peers = replace(toml, tls=Tls(client_auth="required", peers=(Peer(package="1" * 64, tenant="any"),)))
     return [
         encode_start(Start(toml, announce_files=True, tls_files=pem, wall_clock_offset_ns=-5)),
+        encode_start(Start(peers, True, {}, 0, has_credential=True, steward_root=b"root")),
         encode_start(Start(DEFAULT, announce_files=False, tls_files={}, wall_clock_offset_ns=None)),
     ]
 

@@ -62,8 +62,25 @@ def test_the_same_random_numbers_make_the_same_inputs(target):
     assert draw() == draw()
 
 
+def test_every_entry_of_a_target_has_lines_that_can_be_reached(target):
+    for entry in target.entries:
+        assert verifier_worker.lines_of(target._replace(entries=(entry,))), entry
+
+
 def test_every_parser_of_foreign_bytes_is_a_target():
-    packages = ("abi", "attester", "channel", "crypto", "deploy", "emulator", "host", "keep", "verifier", "wire")
+    packages = (
+        "abi",
+        "attester",
+        "channel",
+        "crypto",
+        "deploy",
+        "emulator",
+        "host",
+        "keep",
+        "steward",
+        "verifier",
+        "wire",
+    )
     sources = [path for package in packages for path in (SOURCE / package).rglob("*.py")]
     parsers = {
         node.name
@@ -72,7 +89,7 @@ def test_every_parser_of_foreign_bytes_is_a_target():
         if isinstance(node, ast.FunctionDef) and node.name.endswith("_untrusted") and not node.name.startswith("_")
     }
     folder = Path(verifier_worker.__file__).parent
-    table = "".join(folder.joinpath(f"{name}_targets.py").read_text() for name in ("verifier", "deployment"))
+    table = "".join(folder.joinpath(f"{name}_targets.py").read_text() for name in ("verifier", "deployment", "steward"))
     assert {name for name in parsers - CALLED_BY_OTHERS if f'"{name}"' not in table} == set()
 
 

@@ -170,7 +170,8 @@ def _ear_jwt() -> Callable[[bytes], object]:
 
 def _ear_cwt() -> Callable[[bytes], object]:
     verify, keys = attribute("wire.ear", "verify_ear_cwt"), [seed.ed25519_key().public_key()]
-    return lambda data: verify(data, keys, at=seed.AT)
+    decode = attribute("wire.ear", "decode_ear_cwt_untrusted")
+    return lambda data: (decode(data), verify(data, keys, at=seed.AT))
 
 
 def _signed_corim() -> Callable[[bytes], object]:
@@ -661,7 +662,7 @@ _TABLE_OF_TARGETS = (
     make_target("cmw in json", "wire.cmw", "decode_cmw_untrusted", seed.cmws_in_json, _JSON, is_json, 12, max_bytes=3000),
     make_target("cmw extension", "wire.cmw", "decode_cmw_extension_untrusted", seed.cmw_extensions, by_der, _is_cmw_extension, 14, max_bytes=3000),
     make_target("ear as jwt", "wire.ear", "verify_ear_jwt", seed.ear_jwts, _change_jwt, _is_jwt, 3, make=_ear_jwt, errors=_REFUSALS, max_bytes=3000),
-    make_target("ear as cwt", "wire.ear", "verify_ear_cwt", seed.ear_cwts, _SIGNED, is_cbor, 3, make=_ear_cwt, errors=_REFUSALS, max_bytes=3000),
+    make_target("ear as cwt", "wire.ear", "verify_ear_cwt", seed.ear_cwts, _SIGNED, is_cbor, 3, make=_ear_cwt, entries=("decode_ear_cwt_untrusted",), errors=_REFUSALS, max_bytes=3000),
     make_target("corim", "wire.corim", "decode_corim_untrusted", seed.corims, _CBOR, is_cbor, 10, make=_corim, max_bytes=3000),
     make_target("signed corim", "wire.corim", "verify_corim", seed.signed_corims, _SIGNED, is_cbor, 3, make=_signed_corim, errors=(*_REFUSALS, "EndorsementError"), max_bytes=3000),
     make_target("enarx request", "abi.enarx_csr", "parse_csr_untrusted", seed.enarx_requests, by_der, _is_request, 4, max_bytes=20000),
@@ -675,7 +676,7 @@ _TABLE_OF_TARGETS = (
     make_target("policy", "verifier.policy_toml", "decode_policy", seed.policies, by_lines(_TOML_VALUES), _is_toml, 0.4, make=_policy, more=("verifier.grammar",), entries=("decode",), errors=("ConfigError",)),
     make_target("evidence of any kind", "verifier.recognise", "recognise", seed.evidence_of_all_kinds, _any_structure, _is_recognised, 4, make=_recognise, max_bytes=40000),
     make_target("endorsement files", "verifier.endorsement_files", "read_endorsements", seed.endorsement_files, _any_structure, _is_endorsement, 2, make=_read_endorsements, max_bytes=20000),
-    make_target("verdict", _JUDGING[0], "verify_evidence", seed.judged, _change_packed, _is_packed, 1.5, make=_verify, more=_JUDGING[1:], entries=("examine", "_examine"), max_bytes=100_000),
+    make_target("verdict", _JUDGING[0], "verify_evidence", seed.judged, _change_packed, _is_packed, 1.5, make=_verify, more=_JUDGING[1:], entries=("_examine",), max_bytes=100_000),
     make_target("verdict in words", _WORDS[0], "summarise", seed.judged, _change_packed, _is_packed, 0.5, make=_in_words, more=_WORDS[1:], entries=_SAID, max_bytes=100_000),
 )  # fmt: skip
 TARGETS: dict[str, Target] = {target.name: target for target in _TABLE_OF_TARGETS}

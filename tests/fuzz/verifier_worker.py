@@ -41,11 +41,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(TOP))
     sys.path.append(str(ATHERIS))
 
-from tests.fuzz import deployment_targets, verifier_mutations, verifier_targets  # noqa: E402
+from tests.fuzz import deployment_targets, steward_targets, verifier_mutations, verifier_targets  # noqa: E402
 from tests.fuzz.verifier_seeds import roots_of_tests  # noqa: E402
 from tests.fuzz.verifier_targets import ROOTS_FILE, Target  # noqa: E402
 
-TARGETS = verifier_targets.TARGETS | deployment_targets.TARGETS
+TARGETS = verifier_targets.TARGETS | deployment_targets.TARGETS | steward_targets.TARGETS
 
 MAX_MEMORY_BYTES = 3 << 30
 SLOW_S = 1.0
@@ -256,12 +256,17 @@ def reachable(codes: list[CodeType], entries: tuple[str, ...]) -> dict[tuple[str
     return found
 
 
+def lines_of(target: Target) -> set[tuple[str, int]]:
+    """Return the lines of a target's modules that its entries can reach."""
+    codes = [code for module in target.modules for code in functions_of(importlib.import_module(module))]
+    return {(file, line) for (file, _), numbers in reachable(codes, target.entries).items() for line in numbers}
+
+
 def measure(name: str, folder: str) -> None:
     """Print which lines of a target's modules the inputs in a folder reach."""
     target = TARGETS[name]
     watched = Watched(target)
-    codes = [code for module in target.modules for code in functions_of(importlib.import_module(module))]
-    lines = {(file, line) for (file, _), numbers in reachable(codes, target.entries).items() for line in numbers}
+    lines = lines_of(target)
     files, reached = {file for file, _ in lines}, set()
 
     def trace(frame, event, _argument):
@@ -292,8 +297,8 @@ def measure(name: str, folder: str) -> None:
 # --- Campaigns -------------------------------------------------------------------------------------------------------
 
 
-def run(name: str, count: int, seed: int = 1) -> dict[str, object]:
-    """Fuzz a target and measure its lines, in child processes.
+def run(name: str, count: int, seed: int = 1, *, lines: bool = False) -> dict[str, object]:
+    """Fuzz a target, and measure its lines if they are asked for, in child processes.
 
     Raises:
         RuntimeError: a child died, which is what no input may do.
@@ -305,7 +310,7 @@ def run(name: str, count: int, seed: int = 1) -> dict[str, object]:
         begin = time.monotonic()
         report = _child("fuzz", name, str(count), str(seed), folder)
         report["seconds"] = round(time.monotonic() - begin, 1)
-        return report | _child("measure", name, folder)
+        return report | (_child("measure", name, folder) if lines else {})
 
 
 def _child(*arguments: str) -> dict[str, object]:
@@ -346,7 +351,7 @@ def campaign(count: int, names: list[str]) -> int:
     """Run targets one after the other and print a line for each; return how many faults there were."""
     faults, total = 0, 0
     for name in names or TARGETS:
-        report = run(name, share_of(name, count))
+        report = run(name, share_of(name, count), lines=True)
         found, total = report["faults"], total + report["inputs"]
         faults += len(found)
         lines = f"{report['lines']} of {report['of_lines']} ({100 * report['lines'] / report['of_lines']:.0f} %)"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography import x509
@@ -31,7 +32,11 @@ __all__ = [
     "SGX_OID",
     "SNP_OID",
     "EnarxEvidence",
+    "NoEvidenceError",
+    "encode_bundle_answer",
+    "encode_pki_path",
     "is_request_signed",
+    "parse_bundle_untrusted",
     "parse_certificate_untrusted",
     "parse_csr_untrusted",
     "parse_pki_path_untrusted",
@@ -58,6 +63,10 @@ _X509_ERRORS = (
     x509.InvalidVersion,
     UnsupportedAlgorithm,
 )
+
+
+class NoEvidenceError(DecodeError):
+    """A request or certificate is well formed and has none of the original's extensions."""
 
 
 class EnarxEvidence(NamedTuple):
@@ -87,7 +96,8 @@ def parse_csr_untrusted(data: bytes) -> EnarxEvidence:
         data: a PKCS#10 request in DER or PEM, at most `MAX_CSR_BYTES`, nothing after it.
 
     Raises:
-        DecodeError: no request, no evidence in it or more than one, or a piece of it not well formed. Nothing else, for any input.
+        NoEvidenceError: a request without evidence.
+        DecodeError: no request, more than one piece of evidence in it, or one not well formed. Nothing else, for any input.
     """
     if len(data) > MAX_CSR_BYTES:
         raise _refusal("size", f"{len(data)} bytes", f"at most {MAX_CSR_BYTES}")
@@ -156,10 +166,54 @@ def parse_pki_path_untrusted(data: bytes) -> tuple[bytes, ...]:
     return certificates
 
 
+def encode_pki_path(certificates: Sequence[bytes]) -> bytes:
+    """Return a PkiPath of certificates in DER, the issuer first."""
+    return _sequence(*certificates)
+
+
+def parse_bundle_untrusted(data: bytes) -> tuple[bytes, ...]:
+    """Decode a bundle of requests, as the original's Steward takes it: a sequence of them.
+
+    Args:
+        data: 1 to 16 requests in DER, nothing after them; what is in them is not looked at.
+
+    Raises:
+        DecodeError: anything else.
+    """
+    if len(data) > MAX_CSR_BYTES:
+        raise _refusal("size", f"{len(data)} bytes", f"at most {MAX_CSR_BYTES}")
+    outer = _Der(data, "a bundle of requests")
+    bundle = outer.enter(_SEQUENCE)
+    outer.finish()
+    found: list[bytes] = []
+    while bundle.at < len(bundle.data):
+        if len(found) == _MAX_ITEMS:
+            raise _refusal("a bundle of requests", f"more than {_MAX_ITEMS}", "fewer")
+        found.append(bundle.whole(_SEQUENCE))
+    if not found:
+        raise _refusal("a bundle of requests", "none", "at least one")
+    return tuple(found)
+
+
+def encode_bundle_answer(chain: Sequence[bytes], issued: Sequence[bytes]) -> bytes:
+    """Return SEQUENCE { SEQUENCE OF Certificate chain, SEQUENCE OF Certificate issued }, the answer to a bundle."""
+    return _sequence(_sequence(*chain), _sequence(*issued))
+
+
+def _sequence(*items: bytes) -> bytes:
+    content = b"".join(items)
+    size = len(content)
+    head = b"" if size < 0x80 else size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([_SEQUENCE, 0x80 | len(head) if head else size]) + head + content
+
+
 def _evidence_in(extensions: x509.Extensions, public_key: bytes) -> EnarxEvidence:
     found = [extension for extension in extensions if extension.oid.dotted_string in {KVM_OID, SGX_OID, SNP_OID}]
     if len(found) != 1:
-        raise _refusal("the extensions", f"{len(found)} of Enarx", f"one of {KVM_OID}, {SGX_OID} and {SNP_OID}")
+        kind = DecodeError if found else NoEvidenceError
+        raise kind(
+            str(_refusal("the extensions", f"{len(found)} of Enarx", f"one of {KVM_OID}, {SGX_OID} and {SNP_OID}"))
+        )
     extension = found[0]
     if extension.critical:
         raise _refusal(f"the extension {extension.oid.dotted_string}", "a critical one", "one that is not")

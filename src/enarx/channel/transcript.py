@@ -79,15 +79,19 @@ def attach_report_data(transcript: Transcript, attachment: Attachment, receipt: 
     return _report_data("attach", *_session(transcript), _sha384(without_evidence(attachment)), receipt)
 
 
-def identity_report_data(nonce: bytes, spki: bytes, identity: bytes) -> bytes:
+def identity_report_data(nonce: bytes, spki: bytes, identity: bytes, root: bytes) -> bytes:
     """Return the 64 bytes that evidence for a Steward is over.
+
+    The identity record says nothing of the Steward that the release names, and the Keep judges peers by that one's root. Without the
+    root in here, a Keep that was given somebody else's root could be shown with a certificate of this Steward's.
 
     Args:
         nonce: 32 bytes, the Steward's.
         spki: SHA-384 of the SubjectPublicKeyInfo that is to be certified.
         identity: the record in CBOR.
+        root: SHA-384 of the DER of the Steward's root that the release names.
     """
-    return _report_data("identity", nonce, spki, _sha384(identity))
+    return _report_data("identity", nonce, spki, _sha384(identity), root)
 
 
 def self_signed_report_data(spki: bytes, identity: bytes) -> bytes:

@@ -13,12 +13,16 @@ from enarx.host.backends import require_backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from enarx.deploy.attesting import Attested
     from enarx.deploy.deploying import Deployment
     from enarx.deploy.host_client import HostAddress, HostClient, HostKeep
     from enarx.deploy.package import Package
     from enarx.deploy.policy import TenantPolicy
     from enarx.deploy.session import Detached, Ended
+    from enarx.wire.overrides import Overrides
+    from enarx.wire.release import Steward
 
 _LOST_S = 3.0
 """For the host to say what became of a Keep whose session broke."""
@@ -43,12 +47,13 @@ def _deploy(parsed: Parsed) -> int:
     package = load_package(
         parsed.operands[0],
         config_path=parsed.value("wasmcfgfile"),
-        overrides=read_overrides(parsed),
+        overrides=_read_overrides(parsed),
         directories=[
             DirectorySource(path=each.host, guest=each.guest, read_only=each.read_only)
             for each in map(read_directory, parsed.all("dir"))
         ],
         plaintext=frozenset(parsed.all("allow-plaintext")),
+        steward=_read_steward(parsed),
     )
     to = parsed.value("to")
     if to is None and parsed.flag("detach"):
@@ -61,14 +66,48 @@ def _deploy(parsed: Parsed) -> int:
         raise UsageError(
             "cannot deploy: found --image, --vm-evidence, --machine or --experimental with --to, want none: that host has its own"
         )
+    tenant_key = _read_tenant_key(parsed, package)
     try:
-        return asyncio.run(_run(parsed, package, address))
+        return asyncio.run(_run(parsed, package, address, tenant_key))
     except EnarxError as error:
         show_findings(error)
         raise
 
 
-async def _run(parsed: Parsed, package: Package, address: HostAddress | None) -> int:
+def _read_overrides(parsed: Parsed) -> Overrides:
+    """Return what the workload options say, and who may be at the other end of its TLS connections."""
+    from enarx.wire.peers import ANY_TENANT, parse_peer
+
+    overrides = read_overrides(parsed)
+    named = [parse_peer(word, name="--peer") for word in parsed.all("peer")]
+    overrides.peers = [
+        (bytes.fromhex(peer.package), None if peer.tenant == ANY_TENANT else bytes.fromhex(peer.tenant))
+        for peer in named
+    ]
+    return overrides
+
+
+def _read_steward(parsed: Parsed) -> Steward | None:
+    url, root = parsed.value("steward"), parsed.value("steward-root")
+    if url is None and root is None:
+        return None
+    if url is None or root is None:
+        there, missing = ("--steward", "--steward-root FILE") if root is None else ("--steward-root", "--steward URL")
+        raise UsageError(
+            f"cannot deploy: found {there} alone, want {missing} with it",
+            hint="a Steward is believed for its root, which you have from whoever runs it",
+        )
+    from enarx.deploy.naming import load_steward
+
+    return load_steward(url, root)
+
+
+async def _run(
+    parsed: Parsed,
+    package: Package,
+    address: HostAddress | None,
+    tenant_key: EllipticCurvePrivateKey | None = None,
+) -> int:
     import contextlib
 
     from enarx.deploy.host_client import HostClient
@@ -87,7 +126,7 @@ async def _run(parsed: Parsed, package: Package, address: HostAddress | None) ->
 
             state_root = default_state_root()
             host = await stack.enter_async_context(host_client(parsed, address))
-        return await _deploy_to(parsed, package, host, state_root)
+        return await _deploy_to(parsed, package, host, state_root, tenant_key)
 
 
 def _host_options(parsed: Parsed) -> list[str]:
@@ -96,7 +135,13 @@ def _host_options(parsed: Parsed) -> list[str]:
     return given + (["--experimental"] if parsed.flag("experimental") else [])
 
 
-async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_root: str) -> int:
+async def _deploy_to(
+    parsed: Parsed,
+    package: Package,
+    host: HostClient,
+    state_root: str,
+    tenant_key: EllipticCurvePrivateKey | None = None,
+) -> int:
     from enarx.deploy.deploying import deploy_package
 
     def policy() -> TenantPolicy:
@@ -116,6 +161,7 @@ async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_r
         backend="nil" if requested == "auto" else requested,
         fetch=fetch_for(parsed),
         accept_emulated=parsed.value("insecure-accept-emulated"),
+        tenant_key=tenant_key,
         say=ui.note,
         accepted=lambda attested: _show_accepted(attested, host.address.name),
     )
@@ -132,6 +178,23 @@ async def _deploy_to(parsed: Parsed, package: Package, host: HostClient, state_r
         ui.out(deployment.keep.id)
         return 0
     return await _converse(deployment, package, host)
+
+
+def _read_tenant_key(parsed: Parsed, package: Package) -> EllipticCurvePrivateKey | None:
+    """Return the key that the user named, made where there is none; say by which digests a Steward knows the two."""
+    path = parsed.value("tenant-key")
+    tenant = "a key of this deployment alone (--tenant-key FILE keeps one)"
+    key = None
+    if path is not None:
+        from enarx.deploy.naming import load_tenant_key, tenant_digest
+
+        key, is_new = load_tenant_key(path)
+        if is_new:
+            ui.note(f"made the tenant's key {path}; who has it can deploy in your name")
+        tenant = f"sha384:{tenant_digest(key).hex()}"
+    if path is not None or package.steward is not None:
+        ui.note(f"package sha256:{package.digest.hex()}, tenant {tenant}")
+    return key
 
 
 async def _converse(deployment: Deployment, package: Package, host: HostClient) -> int:
@@ -276,6 +339,12 @@ COMMANDS = {
             Option("machine", "BACKEND=ADDR:PORT", "without --to: have the Keep on this machine, which runs from an image for clouds"),
             *(option for option in RUN["run"].options if option.name in _WORKLOAD_OPTIONS),
             Option("allow-plaintext", "NAME", "let the host see and change what passes through this socket", repeat=True),
+            Option("steward", "URL", "the Steward that certifies the Keep, https://host[:port]; needs --steward-root"),
+            Option("steward-root", "FILE", "its root.pem, one certificate: the Keep believes nobody else to be the Steward"),
+            Option("tenant-key", "FILE", "your key, by whose digest a Steward's grants know you; made where there is none"),
+            Option("peer", "PACKAGE[:TENANT]",
+                   "who may be at the other end of the workload's TLS connections, by digests: instead of [tls] peers; needs a"
+                   " Steward, and without TENANT nothing may be given beyond the package", repeat=True),
             Option("receipt", "FILE", "also write the receipt there; enarx attest verify judges it again"),
             *ACCESS,
             *FETCHING,

@@ -44,7 +44,7 @@ def _options(parsed: Parsed) -> HostOptions:
             raise _wrong(name, str(value), f"{least} to {MAX_BYTES} bytes")
         return found
 
-    host, port = _address(parsed.value("listen") or DEFAULT_LISTEN)
+    host, port = parse_listen(parsed.value("listen") or DEFAULT_LISTEN, command="host serve")
     state = parsed.value("state") or default_state_path()
     usual = HostLimits(memory_bytes=_memory_bytes())
     ports = parsed.value("ports")
@@ -79,14 +79,23 @@ def _options(parsed: Parsed) -> HostOptions:
     )
 
 
-def _address(text: str) -> tuple[str, int]:
+def parse_listen(text: str, *, command: str) -> tuple[str, int]:
+    """Return address and port of where a service is to listen.
+
+    Args:
+        text: of `--listen`.
+        command: whose.
+
+    Raises:
+        UsageError: it is neither.
+    """
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         host = ""
     if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535:
-        raise _wrong("listen", text, "ADDRESS:PORT, such as 127.0.0.1:8470 or [::1]:0")
+        raise _wrong("listen", text, "ADDRESS:PORT, such as 127.0.0.1:8470 or [::1]:0", command=command)
     return host, int(port)
 
 
@@ -114,9 +123,9 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _wrong(name: str, found: str, want: str) -> UsageError:
+def _wrong(name: str, found: str, want: str, *, command: str = "host serve") -> UsageError:
     return UsageError(
-        f"cannot run host serve: --{name}: found {found[:64]!r}, want {want}", hint="enarx host serve --help"
+        f"cannot run {command}: --{name}: found {found[:64]!r}, want {want}", hint=f"enarx {command} --help"
     )
 
 

@@ -142,6 +142,7 @@ def _lines(keep: HostKeep, facts: AttestedFacts | None, when: str) -> list[str]:
         *lines,
         f"  attested   {emulated}{facts.backend} Keep, image {facts.image}, {when}",
         f"  attested   runs package sha256:{facts.identity.package.hex()} {pristine}",
+        f"  attested   for tenant sha384:{facts.identity.tenant.hex()}",
         f"  attested   policy {facts.policy_name}, verdict {facts.status}, {_time(facts.at)}",
     ]
 
@@ -179,6 +180,7 @@ def _document(keep: HostKeep, facts: AttestedFacts | None) -> dict[str, dict[str
             "module": facts.identity.module.hex(),
             "configuration": facts.identity.configuration.hex(),
             "pristine": facts.identity.pristine,
+            "tenant": facts.identity.tenant.hex(),
             "memory-bytes": facts.limits.memory_bytes,
         },
     }

@@ -115,12 +115,14 @@ def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
             module, args=parsed.rest or (), files=standard_files(), announce_files=False, limits=Limits(), tls=Tls()
         )
     from enarx.runtime.from_toml import make_workload
-    from enarx.wire.overrides import apply_overrides
+    from enarx.wire.overrides import apply_overrides, require_steward
 
     dirs = [read_directory(word) for word in parsed.all("dir")]
+    effective = apply_overrides(toml, read_overrides(parsed))
+    require_steward(effective, has_steward=False)
     return make_workload(
         module,
-        apply_overrides(toml, read_overrides(parsed)),
+        effective,
         announce_files=config is not None or bool(parsed.all("listen")),
         folder=(config or "").rpartition("/")[0],
         dirs=dirs,

@@ -167,17 +167,21 @@ def encode(value: Any) -> bytes:
     if kind is Tagged:
         return encode_head(6, value.tag) + encode(value.value)
     if kind in {list, tuple}:
-        return encode_head(4, len(value)) + b"".join(encode(item) for item in value)
-    if isinstance(value, Mapping):
-        pairs = sorted((encode(key), encode(item)) for key, item in value.items())
-        return encode_head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
+        return encode_head(4, len(value)) + b"".join([encode(item) for item in value])
+    if kind is dict or isinstance(value, Mapping):
+        # No two keys are equal, so no values are compared.
+        pairs = sorted([(encode(key), encode(item)) for key, item in value.items()])
+        return encode_head(5, len(pairs)) + b"".join([part for pair in pairs for part in pair])
     raise TypeError(f"found {kind.__name__}, want a plain value")
+
+
+_SMALL_HEADS = tuple(bytes((head,)) for head in range(256))
 
 
 def encode_head(major: int, argument: int) -> bytes:
     """Return a head in its shortest form."""
     if argument < 24:
-        return bytes((major << 5 | argument,))
+        return _SMALL_HEADS[major << 5 | argument]
     for info, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
         if argument < 1 << 8 * size:
             return bytes((major << 5 | info,)) + argument.to_bytes(size, "big")

@@ -49,7 +49,13 @@ class Credential:
     private_key: PrivateKey = field(repr=False)
 
 
-def make_self_signed(*, at: datetime, lifetime: timedelta = timedelta(days=365)) -> Credential:
+def make_self_signed(
+    *,
+    at: datetime,
+    lifetime: timedelta = timedelta(days=365),
+    key: ec.EllipticCurvePrivateKey | None = None,
+    extension: x509.ExtensionType | None = None,
+) -> Credential:
     """Make a P-256 key and a certificate for `localhost` that it signs itself.
 
     The subject, serial length, lifetime and extensions are those of the original's fallback, with two differences. The
@@ -59,10 +65,12 @@ def make_self_signed(*, at: datetime, lifetime: timedelta = timedelta(days=365))
     Args:
         at: aware time at which the certificate becomes valid.
         lifetime: how long it stays valid.
+        key: to use instead of a new one.
+        extension: to add, not critical.
 
     Spec: RFC 5280 section 4.2.1, RFC 5480 section 3.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     usage = x509.KeyUsage(
         digital_signature=True,
@@ -76,7 +84,7 @@ def make_self_signed(*, at: datetime, lifetime: timedelta = timedelta(days=365))
         decipher_only=False,
     )
     both_ends = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -89,9 +97,10 @@ def make_self_signed(*, at: datetime, lifetime: timedelta = timedelta(days=365))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(both_ends, critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
     )
-    return Credential(chain=(certificate,), private_key=key)
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=False)
+    return Credential(chain=(builder.sign(key, hashes.SHA256()),), private_key=key)
 
 
 def load_certificates(pem: bytes, *, path: str) -> tuple[x509.Certificate, ...]:

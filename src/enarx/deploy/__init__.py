@@ -24,18 +24,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from enarx.deploy.attaching import AttachedKeep, attach
     from enarx.deploy.attesting import Attested, Judged
+    from enarx.deploy.connecting import keep_ssl_context
     from enarx.deploy.deploying import Deployment, deploy_package
     from enarx.deploy.folder import DeploymentFolder, default_state_root
     from enarx.deploy.host_client import HostClient, HostKeep, parse_address
+    from enarx.deploy.keep_transport import AsyncKeepTransport, KeepTransport
     from enarx.deploy.package import DirectorySource, Package, load_package
     from enarx.deploy.policy import TenantPolicy, find_policy, make_policy
     from enarx.deploy.private_host import private_host
     from enarx.deploy.receipt import rejudge
+    from enarx.deploy.service_judge import JudgedService, KeepPolicy, ServiceJudge
     from enarx.deploy.session import Conversation, Detached, Ended
     from enarx.deploy.stdio import Input, Output
 else:
     # The verifier takes a tenth of a second to load, which a Keep can boot in: what is not named is not loaded.
     _HOMES = {
+        "AsyncKeepTransport": "keep_transport",
         "AttachedKeep": "attaching",
         "Attested": "attesting",
         "Conversation": "session",
@@ -48,13 +52,18 @@ else:
         "HostKeep": "host_client",
         "Input": "stdio",
         "Judged": "attesting",
+        "JudgedService": "service_judge",
+        "KeepPolicy": "service_judge",
+        "KeepTransport": "keep_transport",
         "Output": "stdio",
         "Package": "package",
+        "ServiceJudge": "service_judge",
         "TenantPolicy": "policy",
         "attach": "attaching",
         "default_state_root": "folder",
         "deploy_package": "deploying",
         "find_policy": "policy",
+        "keep_ssl_context": "connecting",
         "load_package": "package",
         "make_policy": "policy",
         "parse_address": "host_client",
@@ -71,6 +80,7 @@ else:
 
 
 __all__ = [
+    "AsyncKeepTransport",
     "AttachedKeep",
     "Attested",
     "Conversation",
@@ -83,13 +93,18 @@ __all__ = [
     "HostKeep",
     "Input",
     "Judged",
+    "JudgedService",
+    "KeepPolicy",
+    "KeepTransport",
     "Output",
     "Package",
+    "ServiceJudge",
     "TenantPolicy",
     "attach",
     "default_state_root",
     "deploy_package",
     "find_policy",
+    "keep_ssl_context",
     "load_package",
     "make_policy",
     "parse_address",

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from enarx.errors import AppraisalError, EnarxError, TransportError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
     from enarx.channel.session import Session
     from enarx.crypto.x509 import Credential
     from enarx.deploy.attesting import Attested, Fetch
@@ -78,6 +80,7 @@ async def deploy_package(
     backend: str = "nil",
     fetch: Fetch | None = None,
     accept_emulated: str | None = None,
+    tenant_key: EllipticCurvePrivateKey | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     say: Callable[[str], None] = lambda _: None,
     accepted: Callable[[Attested], None] = lambda _: None,
@@ -93,6 +96,7 @@ async def deploy_package(
         fetch: for missing endorsements, or None where nothing may be fetched.
         accept_emulated: the SHA-256 in hex of an emulated platform's root that is accepted beside the policy, empty for this
             installation's own, None for none. Such a platform protects nothing from its host.
+        tenant_key: the deployment's key, by whose digest a Steward's grants know this tenant; None makes one for this deployment.
         clock_ns: the tenant's Unix time.
         say: is told what matters to whoever is at the terminal.
         accepted: is told of the verdict before anything is released; it may raise.
@@ -115,7 +119,7 @@ async def deploy_package(
     creating = asyncio.ensure_future(
         host.create_keep(backend=backend, memory_bytes=package.memory_bytes, ports=package.ports)
     )
-    preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, package, clock_ns))
+    preparing = asyncio.ensure_future(asyncio.to_thread(_prepare, package, clock_ns, tenant_key))
 
     async def decide() -> TenantPolicy:
         await asyncio.shield(preparing)
@@ -212,8 +216,8 @@ async def deploy_package(
     )
 
 
-def _prepare(package: Package, clock_ns: Callable[[], int]) -> _Prepared:
-    """Load what judging takes, encrypt, and make the deployment's key."""
+def _prepare(package: Package, clock_ns: Callable[[], int], key: EllipticCurvePrivateKey | None) -> _Prepared:
+    """Load what judging takes, encrypt, and make the deployment's key where there is none, and its certificate."""
     from enarx.crypto.x509 import make_self_signed
     from enarx.deploy import policy, provisioning, receipt, session, socket_stream  # noqa: F401 - their imports take time
     from enarx.deploy.sealing import seal_blobs
@@ -221,7 +225,7 @@ def _prepare(package: Package, clock_ns: Callable[[], int]) -> _Prepared:
     at = datetime.fromtimestamp(clock_ns() / 1e9, UTC)
     return _Prepared(
         blobs=seal_blobs(package.plaintexts, package.digests),
-        credential=make_self_signed(at=at, lifetime=_LEAF_LIFETIME),
+        credential=make_self_signed(at=at, lifetime=_LEAF_LIFETIME, key=key),
     )
 
 

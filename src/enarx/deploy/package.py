@@ -8,6 +8,8 @@ Rules of this file:
   never have been meant to leave this machine.
 - Everything is read into memory once, here. What is encrypted later is what was judged here.
 - A socket with prot = "tcp" lets the host read and change what passes. It is refused unless it is allowed by its name.
+- Which Steward certifies the Keep is the tenant's to say. What a package says of it is a wish, and refused where the tenant has not
+  named the same one.
 - Nothing is sent here, and nothing secret is in a message: values of arguments and variables are in none.
 """
 
@@ -26,7 +28,7 @@ from enarx.errors import UsageError
 from enarx.wire import ConnectFile, EnarxToml, ListenFile, decode_enarx_toml
 from enarx.wire.enarx_toml import MAX_BYTES as MAX_TOML_BYTES
 from enarx.wire.fields import MAX_TEXT_BYTES
-from enarx.wire.overrides import Overrides, apply_overrides
+from enarx.wire.overrides import Overrides, apply_overrides, require_steward
 from enarx.wire.records import DEFAULT_MEMORY_BYTES
 from enarx.wire.release import (
     FILES,
@@ -42,10 +44,13 @@ from enarx.wire.release import (
     Entry,
     ListenOverride,
     Manifest,
+    PeerOverride,
+    Steward,
     TravellingFiles,
     encode_files,
     encode_manifest,
 )
+from enarx.wire.steward_url import parse_steward_url
 
 __all__ = ["DirectorySource", "Package", "load_package"]
 
@@ -82,6 +87,7 @@ class Package:
         configuration: beyond the package.
         ports: that the host has to publish.
         memory_bytes: that the Keep needs for the workload.
+        steward: that certifies the Keep, or None.
     """
 
     path: str
@@ -91,6 +97,7 @@ class Package:
     configuration: Configuration = field(repr=False)
     ports: tuple[HostPort, ...]
     memory_bytes: int
+    steward: Steward | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -110,6 +117,7 @@ def load_package(
     overrides: Overrides | None = None,
     directories: Sequence[DirectorySource] = (),
     plaintext: frozenset[str] = frozenset(),
+    steward: Steward | None = None,
 ) -> Package:
     """Read a package and what is given beyond it.
 
@@ -119,9 +127,11 @@ def load_package(
         overrides: arguments, variables, ports and limits beyond the package, or None for none.
         directories: that travel, beside those of Enarx.toml.
         plaintext: names of sockets that may have prot = "tcp".
+        steward: the one that the tenant names, or None.
 
     Raises:
-        UsageError: a file is not there, is a link, too large, or a socket would be in the clear.
+        UsageError: a file is not there, is a link, too large, or a socket would be in the clear; the package wants a Steward that
+            the tenant has not named.
         ConfigError: Enarx.toml is wrong, or what is given beyond it cannot be.
     """
     given = overrides if overrides is not None else Overrides()
@@ -136,6 +146,8 @@ def load_package(
         plaintexts[TOML], digests[TOML] = text, sha256(text).digest()
     effective = apply_overrides(toml, given)
     _refuse_plaintext(effective, plaintext)
+    _require_named(effective.steward, steward)
+    require_steward(effective, has_steward=steward is not None)
     travelling = _travelling(toml, folder, directories)
     if travelling.directories or travelling.tls:
         files = plaintexts[FILES] = encode_files(travelling)
@@ -161,11 +173,13 @@ def load_package(
             listen=_listen(toml, given.listen or ()),
             limits={name: math.ceil(value) for name, value in (given.limits or {}).items()} or None,
             files=digests.get(FILES),
+            peers=tuple(PeerOverride(*peer) for peer in given.peers or ()) or None,
         ),
         ports=tuple(
             HostPort(name=entry.name, port=entry.port) for entry in effective.files if isinstance(entry, ListenFile)
         ),
         memory_bytes=memory if memory is not None else DEFAULT_MEMORY_BYTES,
+        steward=steward,
     )
 
 
@@ -223,6 +237,22 @@ def _listen(toml: EnarxToml, wanted: Sequence[tuple[str, str, int]]) -> tuple[Li
         )
         or None
     )
+
+
+def _require_named(wanted: str | None, named: Steward | None) -> None:
+    """Return only if the Steward that a package wants, if any, is the one that the tenant has named."""
+    if wanted is None:
+        return
+    if named is None:
+        raise UsageError(
+            f"cannot deploy: steward: found {wanted} in the package's Enarx.toml, want it named by whoever deploys",
+            hint=f"--steward {wanted} --steward-root FILE, if that Steward shall say who this workload is",
+        )
+    if parse_steward_url(wanted) != parse_steward_url(named.url):
+        raise UsageError(
+            f"cannot deploy: steward: found {wanted} in the package's Enarx.toml and {named.url} in --steward, want the same",
+            hint="a package without a steward takes whichever is named",
+        )
 
 
 def _refuse_plaintext(effective: EnarxToml, allowed: frozenset[str]) -> None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Provisioned", "provision", "require_room"]
 
-RECEIPT_TIMEOUT_S = 330.0
+RECEIPT_TIMEOUT_S = 440.0
+"""For a Keep to receive the package, attest, and have its first certificate, for which it asks a Steward a minute long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,7 @@ async def provision(
         configuration=package.configuration,
         time_ns=time_ns,
         salt=salt,
+        steward=package.steward,
     )
     sealed = seal(attested.offer.hpke_key, encode_release(release), attested.judged.report_data)
     try:

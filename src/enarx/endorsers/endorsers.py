@@ -8,8 +8,8 @@ the policy's to say.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from enarx.abi.quote import SgxQuote, TdxQuote
 from enarx.abi.snp import SnpReport
@@ -17,7 +17,7 @@ from enarx.endorsers import amd_kds, intel_pcs
 from enarx.endorsers.amd_kds import AMD_KDS_URL
 from enarx.endorsers.at_hand import brought_by, has_crl, has_issuer, leaf_for, line_of_report, parts_of, platform_of
 from enarx.endorsers.disk_cache import DiskCache
-from enarx.endorsers.fetching import Fetcher, Item, Source, Timing, Wanted
+from enarx.endorsers.fetching import MAX_AGE, Fetcher, Item, Source, Timing, Wanted
 from enarx.endorsers.http import Client, require_base_url
 from enarx.endorsers.intel_pcs import INTEL_PCS_URL
 from enarx.errors import EndorsementError
@@ -82,6 +82,8 @@ class Endorsers:
         refresh: ask even where the cache has an answer that lasts.
         allow_stale: use what is past its next update where there is nothing newer; `Source.stale` says so.
         max_wait_s: for each thing that is fetched.
+        max_total_s: for all that one piece of evidence needs; None is so long for each.
+        max_age: how long lists and collateral are used before they are asked for again.
         say: is told one line about whatever takes time.
 
     Raises:
@@ -102,12 +104,15 @@ class Endorsers:
         refresh: bool = False,
         allow_stale: bool = False,
         max_wait_s: float = 60.0,
+        max_total_s: float | None = None,
+        max_age: timedelta = MAX_AGE,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._amd_url = require_base_url(amd_url, "AMD KDS")
         self._intel_url = require_base_url(intel_url, "Intel PCS")
         self._update = update
         self._timing = timing
+        self._max_total_s = max_total_s
         self._fetcher = Fetcher(
             DiskCache(cache_dir),
             client if client is not None else Client(),
@@ -116,6 +121,7 @@ class Endorsers:
             refresh=refresh,
             allow_stale=allow_stale,
             max_wait_s=max_wait_s,
+            max_age=max_age,
             say=say,
         )
 
@@ -136,13 +142,37 @@ class Endorsers:
         """
         known = recognised.endorsements + brought_by(recognised.parsed) + known
         at = at if at is not None else self._timing.now()
-        fetched = Fetched()
+        gathered = self._gather()
         for part in parts_of(recognised.parsed):
             if isinstance(part, SnpReport):
-                fetched += self.fetch_snp(part, known=known, at=at)
+                self._take_snp(gathered, part, known, at)
             else:
-                fetched += self._fetch_for_quote(part, known, at)
-        return fetched
+                self._take_for_quote(gathered, part, known, at)
+        return gathered.fetched()
+
+    def fetch_newest_for(self, recognised: Recognised, *, known: Endorsements = _NOTHING) -> Fetched:
+        """Fetch what vendors say of revoked keys and of TCBs now, whatever of that came along: who sends it chooses which.
+
+        Args:
+            recognised: what `enarx.verifier.recognise` returned.
+            known: what is at hand besides; its certificates tell what the platform is.
+
+        Returns:
+            As `fetch_for`, without certificates.
+        """
+        known = recognised.endorsements + brought_by(recognised.parsed) + known
+        gathered = self._gather()
+        for part in parts_of(recognised.parsed):
+            if isinstance(part, SnpReport):
+                line = line_of_report(part, leaf_for(part, known))
+                if line is not None:
+                    gathered.take_crl(amd_kds.crl_wanted(self._amd_url, line, _key_of(part)))
+            else:
+                self._take_for_quote(gathered, part, replace(known, intel=()), None)
+        return gathered.fetched()
+
+    def _gather(self) -> _Gathered:
+        return _Gathered(self._fetcher, None if self._max_total_s is None else self._fetcher.until(self._max_total_s))
 
     def fetch_snp(self, report: SnpReport, *, known: Endorsements = _NOTHING, at: datetime | None = None) -> Fetched:
         """Fetch what an SNP report needs and is not at hand: its VCEK, certificates above it, its ARK's revocation list.
@@ -152,27 +182,33 @@ class Endorsers:
             known: what is at hand.
             at: the time that will be judged for; None is now.
         """
-        gathered = _Gathered(self._fetcher)
-        key = "vlek" if report.signing_key == "VLEK" else "vcek"
+        gathered = self._gather()
+        self._take_snp(gathered, report, known, at if at is not None else self._timing.now())
+        return gathered.fetched()
+
+    def _take_snp(self, gathered: _Gathered, report: SnpReport, known: Endorsements, at: datetime) -> None:
+        key = _key_of(report)
         leaf = leaf_for(report, known)
         line = line_of_report(report, leaf)
         if leaf is None:
             leaf, line = gathered.take_vek(self._amd_url, report, line)
         if leaf is not None and line is not None and not has_issuer(leaf, known):
             gathered.take_certificates(amd_kds.chain_wanted(self._amd_url, line, key))
-        if line is not None and not has_crl(known, line, at if at is not None else self._timing.now()):
+        if line is not None and not has_crl(known, line, at):
             gathered.take_crl(amd_kds.crl_wanted(self._amd_url, line, key))
-        return gathered.fetched()
 
-    def _fetch_for_quote(self, quote: SgxQuote | TdxQuote, known: Endorsements, at: datetime) -> Fetched:
+    def _take_for_quote(
+        self, gathered: _Gathered, quote: SgxQuote | TdxQuote, known: Endorsements, at: datetime | None
+    ) -> None:
         tee = "sgx" if isinstance(quote, SgxQuote) else "tdx"
         try:
             fmspc, ca = platform_of(quote, known)
         except EndorsementError as error:
-            return Fetched(missing=(error,))
-        if any(intel_pcs.covers(each, tee, fmspc, ca, at) for each in known.intel):
-            return Fetched()
-        return self.fetch_intel(tee, fmspc, ca)
+            gathered.miss(error)
+            return
+        if at is not None and any(intel_pcs.covers(each, tee, fmspc, ca, at) for each in known.intel):
+            return
+        self._take_intel(gathered, tee, fmspc, ca)
 
     def fetch_intel(self, tee: str, fmspc: bytes, ca: str) -> Fetched:
         """Fetch the collateral of a kind of SGX or TDX platform.
@@ -182,7 +218,11 @@ class Endorsers:
             fmspc: 6 bytes, of the PCK certificate.
             ca: `platform` or `processor`, by the PCK certificate's issuer.
         """
-        gathered = _Gathered(self._fetcher)
+        gathered = self._gather()
+        self._take_intel(gathered, tee, fmspc, ca)
+        return gathered.fetched()
+
+    def _take_intel(self, gathered: _Gathered, tee: str, fmspc: bytes, ca: str) -> None:
         tcb_info = gathered.take(intel_pcs.tcb_info_wanted(self._intel_url, tee, fmspc, self._update))
         qe_identity = gathered.take(intel_pcs.qe_identity_wanted(self._intel_url, tee, self._update))
         pck_crl = gathered.take(intel_pcs.pck_crl_wanted(self._intel_url, ca))
@@ -199,23 +239,26 @@ class Endorsers:
                     root_ca_crl=root_crl.value if root_crl is not None else b"",
                 )
             )
-        return gathered.fetched()
 
 
 class _Gathered:
     """What was fetched so far, and what could not be."""
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, until: float | None) -> None:
         self._fetcher = fetcher
+        self._until = until
         self._certificates: list[bytes] = []
         self._crls: list[bytes] = []
         self.intel: list[IntelCollateral] = []
         self._sources: list[Source] = []
         self._missing: list[EndorsementError] = []
 
+    def miss(self, error: EndorsementError) -> None:
+        self._missing.append(error)
+
     def take(self, *candidates: Wanted) -> Item | None:
         try:
-            item = self._fetcher.fetch(*candidates)
+            item = self._fetcher.fetch(*candidates, until=self._until)
         except EndorsementError as error:
             self._missing.append(error)
             return None
@@ -254,6 +297,10 @@ class _Gathered:
             sources=tuple(self._sources),
             missing=tuple(self._missing),
         )
+
+
+def _key_of(report: SnpReport) -> str:
+    return "vlek" if report.signing_key == "VLEK" else "vcek"
 
 
 def _lines_to_ask(report: SnpReport, line: str | None) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ class Fetcher:
         refresh: asks even where the cache has an answer that lasts, and believes the service rather than the cache.
         allow_stale: uses what is past its next update where there is nothing newer.
         max_wait_s: for one thing: waiting for a turn, asking, and asking again.
+        max_age: how long something with a next update is used before it is asked for again.
         say: is told one line about whatever takes time.
     """
 
@@ -163,6 +164,7 @@ class Fetcher:
         refresh: bool = False,
         allow_stale: bool = False,
         max_wait_s: float = 60.0,
+        max_age: timedelta = MAX_AGE,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._cache = cache
@@ -172,14 +174,20 @@ class Fetcher:
         self._refresh = refresh
         self._allow_stale = allow_stale
         self._max_wait_s = max_wait_s
+        self._max_age = max_age
         self._say = say
         self._failures: dict[str, tuple[float, str]] = {}
 
-    def fetch(self, *candidates: Wanted) -> Item:
+    def until(self, wait_s: float) -> float:
+        """Return what `fetch` takes as the end of its time: so many seconds from now."""
+        return self._timing.monotonic() + wait_s
+
+    def fetch(self, *candidates: Wanted, until: float | None = None) -> Item:
         """Return the first of some things that there is.
 
         Args:
             candidates: at least one; more than one where the question has several possible spellings.
+            until: when it has to be here at the latest, where that is sooner than `max_wait_s`; of `until`.
 
         Raises:
             EndorsementError: there is none, or none that is not stale, or no answer; it says what to do.
@@ -192,8 +200,12 @@ class Fetcher:
                 return self._item(kept, note=problem)
         if self._offline:
             return self._offline_item(kept, candidates[0])
-        deadline = self._timing.monotonic() + self._max_wait_s
+        deadline = self.until(self._max_wait_s) if until is None else min(until, self.until(self._max_wait_s))
         try:
+            if self._timing.monotonic() >= deadline:
+                raise _failed(
+                    candidates[0], "found no time left to ask, want an answer to what was asked before sooner"
+                )
             with self._turn(candidates[0], deadline):
                 # Another thread or process may have got it while this one waited.
                 kept = self._find_kept(candidates)
@@ -237,7 +249,7 @@ class Fetcher:
         now = self._timing.now()
         if now > kept.content.valid_until:
             return False
-        return kept.wanted.keeps or now - MAX_AGE < kept.fetched_at <= now + CLOCK_SKEW
+        return kept.wanted.keeps or now - self._max_age < kept.fetched_at <= now + CLOCK_SKEW
 
     def _is_usable(self, kept: _Kept) -> bool:
         return self._allow_stale or self._timing.now() <= kept.content.valid_until

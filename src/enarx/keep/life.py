@@ -11,7 +11,7 @@
 
 The host can break the link and come back; it can neither speak in a session nor keep one from ending.
 
-What holds it together is that state. Evidence, opening, running and carrying are in the files beside.
+What holds it together is that state. Evidence, opening, certificates, running and carrying are in the files beside.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enarx.attester import Attested, Attester
 from enarx.channel.hpke import OneTimeKey
@@ -34,8 +34,8 @@ from enarx.crypto.x509 import make_self_signed
 from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError, VerificationError
 from enarx.keep.log import Log
 from enarx.keep.options import Options
-from enarx.keep.ports import Ports, egress_of, listen
-from enarx.keep.provisioning import identify, make_start, open_release, receive_package
+from enarx.keep.ports import Ports, egress_of, listen, open_outbound
+from enarx.keep.provisioning import Package, identify, make_start, open_release, receive_package
 from enarx.keep.session import (
     SEND_S,
     About,
@@ -55,7 +55,11 @@ from enarx.keep.workload_spawn import Spawned, spawn
 from enarx.keep.workload_start import Connect, Refused, workload_command
 from enarx.runtime.scratch import Scratch
 from enarx.wire.platform_answer import MAX_ANSWER_BYTES
-from enarx.wire.session import Limits, Receipt
+from enarx.wire.release import Steward
+from enarx.wire.session import Limits, Receipt, without_evidence
+
+if TYPE_CHECKING:
+    from enarx.keep.certificates import Certificates
 
 __all__ = ["Keep"]
 
@@ -122,6 +126,8 @@ class Keep:
         self._scratch = Scratch(owner=user)
         self._supervisor: Supervisor | None = None
         self._ports: Ports | None = None
+        self._certificates: Certificates | None = None
+        self._renewing: asyncio.Task[None] | None = None
         # Which sessions there are. `_tenant` and `_receipt` are of the session that provisioned, once the receipt was accepted.
         self._sessions = 0
         self._stopping = False
@@ -157,6 +163,8 @@ class Keep:
             await asyncio.wait(tasks, timeout=FLUSH_S)
             if self._ports is not None:
                 await self._ports.close()
+            if self._certificates is not None:
+                self._certificates.slot.close()
             if self._link is not None:
                 # Farewells of sessions are with the link; the host may not take them. A host that sees it closed looks for the
                 # end of this process, so nothing comes after it.
@@ -278,7 +286,7 @@ class Keep:
         package = await receive_package(release, fetch=self._fetch, limits=self._about.limits)
         try:
             receipt = Receipt(identify(release, session.peer_leaf), self._about.limits, (), b"")
-            time_ns = release.time_ns
+            time_ns, steward = release.time_ns, release.steward
             # The content keys with it.
             del release
             egress = egress_of(package.toml)
@@ -289,6 +297,10 @@ class Keep:
             if register is not None:
                 await asyncio.to_thread(register.extend, receipt_digest(receipt))
             receipt = await attest_receipt(receipt, offered, self._attest)
+            certificates = await self._certify(package, receipt, steward, time_ns - arrived_ns)
+            if certificates is not None:
+                root = None if steward is None else steward.root
+                start = start._replace(has_credential=True, steward_root=root)
             supervisor = self._prepare()
             # The tenant has all of the output before it, so the workload waits where the log is full before the tenant is there.
             self._log.pin = 0
@@ -300,13 +312,60 @@ class Keep:
                     link=lambda: self._link,
                     answer=supervisor.answer,
                 )
-                supervisor.start(start, package.module_fd, [sock.fileno() for sock in listeners.values()])
+                supervisor.start(
+                    start,
+                    package.module_fd,
+                    [sock.fileno() for sock in listeners.values()],
+                    None if certificates is None else certificates.slot.fd,
+                )
             finally:
                 for sock in listeners.values():
                     sock.close()
         finally:
             os.close(package.module_fd)
         return receipt
+
+    async def _certify(
+        self, package: Package, receipt: Receipt, steward: Steward | None, offset_ns: int
+    ) -> Certificates | None:
+        """Have a certificate for the workload's TLS sockets, and have it renewed; None where nothing would show one.
+
+        Args:
+            package: what the certificate is for.
+            receipt: its identity.
+            steward: the one that the tenant named.
+            offset_ns: between CLOCK_MONOTONIC and the tenant's Unix time.
+        """
+        # Not for packages without: attesting takes time, and so do these imports.
+        if steward is None:
+            from enarx.keep.certificates_needed import needs_certificate
+
+            if not needs_certificate(package.toml, package.module_fd):
+                return None
+        from enarx.keep.certificates import Certificates
+
+        certificates = self._certificates = Certificates(
+            receipt.identity,
+            attest=self._attest,
+            now=lambda: datetime.fromtimestamp((time.monotonic_ns() + offset_ns) / 1e9, UTC),
+            say=self._say,
+        )
+        if steward is None:
+            await certificates.sign_itself()
+            return certificates
+        renew = await certificates.obtain(
+            steward, without_evidence(receipt), lambda host, port: open_outbound(self._link, host, port)
+        )
+        task = self._renewing = self._loop.create_task(self._keep_renewing(renew))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return certificates
+
+    async def _keep_renewing(self, renew: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await renew()
+        except Exception as error:  # noqa: BLE001  # a bug of ours ends the renewing, not the workload
+            self._say(f"bug in enarx: {type(error).__name__} at {_place_of(error)}")
 
     def _prepare(self) -> Supervisor:
         """Start a workload process that has no workload yet, because starting takes a while."""
@@ -381,6 +440,9 @@ class Keep:
 
     def _look(self) -> None:
         """Something changed about the workload."""
+        if self._renewing is not None and self._supervisor is not None and self._supervisor.ended is not None:
+            # Nobody shows it any more.
+            self._renewing.cancel()
         if self._conversation is not None:
             self._conversation.wake()
         elif self._tenant and self._supervisor is not None and self._supervisor.ended is not None:

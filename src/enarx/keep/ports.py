@@ -20,7 +20,7 @@ from enarx.keep.workload_start import Connect, Connected, Refused, peer_pid
 from enarx.runtime.egress import Egress, pattern_for
 from enarx.wire.records import ConnectFile, EnarxToml, ListenFile
 
-__all__ = ["Ports", "egress_of", "listen"]
+__all__ = ["NoConnectionError", "Ports", "egress_of", "listen", "open_outbound"]
 
 OPEN_TIMEOUT_S = 15.0
 """For the host to be connected; it gives up after 10."""
@@ -61,6 +61,49 @@ def listen(toml: EnarxToml) -> dict[str, socket.socket]:
             except OSError as error:
                 raise PlatformError(f"cannot listen for {file.name}: {error.strerror}") from error
     return listeners
+
+
+class NoConnectionError(TransportError):
+    """A connection was not made.
+
+    Args:
+        where: host and port, for the message.
+        reason: one of `enarx.keep.workload_start.REASONS`.
+    """
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"cannot connect to {where}: the host says {reason}, want a connection")
+        self.reason = reason
+
+
+async def open_outbound(link: Link | None, host: str, port: int) -> Stream:
+    """Open a connection that the host makes; who may be connected to was judged before.
+
+    Raises:
+        NoConnectionError: there is none, or not in time.
+    """
+    stream: Stream | None = None
+    try:
+        if link is None:
+            reason = "closed"
+        else:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                stream = await link.open(Target.outbound(host, port))
+                await stream.wait_confirmed()
+                return stream
+    except TimeoutError:
+        reason = "timeout"
+        if stream is not None:
+            stream.reset("timeout")
+    except TransportError:
+        if link is None or link.closed.is_set():
+            reason = "closed"
+        else:
+            reason = "limit" if stream is None else stream.reset_reason or "closed"
+    except UsageError:
+        # A name that the link cannot carry.
+        reason = "refused"
+    raise NoConnectionError(f"{host}:{port}", reason)
 
 
 class Ports:
@@ -127,40 +170,16 @@ class Ports:
 
     async def _connect(self, wanted: Connect) -> None:
         try:
-            stream = await self._open(wanted)
-            if stream is None:
+            try:
+                stream = await open_outbound(self._link(), wanted.host, wanted.port)
+            except NoConnectionError as error:
+                self._answer(Refused(wanted.request, error.reason), ())
                 return
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self._answer(Connected(wanted.request), (theirs.detach(),))
             await self._carry(stream, ours)
         finally:
             self._outbound -= 1
-
-    async def _open(self, wanted: Connect) -> Stream | None:
-        link = self._link()
-        if link is None:
-            self._answer(Refused(wanted.request, "closed"), ())
-            return None
-        stream: Stream | None = None
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                stream = await link.open(Target.outbound(wanted.host, wanted.port))
-                await stream.wait_confirmed()
-                return stream
-        except TimeoutError:
-            reason = "timeout"
-            if stream is not None:
-                stream.reset("timeout")
-        except TransportError:
-            if link.closed.is_set():
-                reason = "closed"
-            else:
-                reason = "limit" if stream is None else stream.reset_reason or "closed"
-        except UsageError:
-            # A name that the link cannot carry.
-            reason = "refused"
-        self._answer(Refused(wanted.request, reason), ())
-        return None
 
     async def _carry(self, stream: Stream, sock: socket.socket) -> None:
         # Either end may break a connection whenever it likes, and each hears of it from its own socket.

@@ -26,7 +26,7 @@ from enarx.channel.transcript import configuration_digest, spki_hash
 from enarx.errors import KeepError, PlatformError, TransportError, VerificationError
 from enarx.keep.workload_start import Start
 from enarx.runtime.scratch import Scratch
-from enarx.wire.overrides import apply_overrides
+from enarx.wire.overrides import apply_overrides, require_steward
 from enarx.wire.records import DEFAULT_MEMORY_BYTES, Dir, EnarxToml, replace
 from enarx.wire.release import (
     FILES,
@@ -128,8 +128,6 @@ def open_release(sealed: bytes, key: OneTimeKey, *, info: bytes, limits: Limits)
             raise TransportError(f"package refused: {TOML}: found {manifest.toml.length} bytes, want {MAX_BYTES}")
     if files is not None and files.plaintext_length > MAX_FILES_BYTES:
         raise TransportError(f"package refused: files: found {files.plaintext_length} bytes, want {MAX_FILES_BYTES}")
-    if release.steward is not None:
-        raise KeepError("release refused: steward: found one, want none, because this Keep asks no Steward")
     return release
 
 
@@ -179,7 +177,8 @@ async def receive_package(
             raise TransportError(
                 f"package refused: found it incomplete after {arrival_s:g} s, want all of it"
             ) from error
-        toml = await asyncio.to_thread(_read_toml, fds.get(TOML), release.configuration, limits)
+        has_steward = release.steward is not None
+        toml = await asyncio.to_thread(_read_toml, fds.get(TOML), release.configuration, limits, has_steward)
         files = await asyncio.to_thread(_read_files, fds.get(FILES))
         chosen = TOML in fds or bool(release.configuration.listen)
         return Package(fds.pop(MAIN), toml, chosen, files)
@@ -291,14 +290,15 @@ class _Sink:
         return VerificationError(f"package refused: {self._name}: found {found}, want {want}")
 
 
-def _read_toml(fd: int | None, configuration: Configuration, limits: Limits) -> EnarxToml:
-    """Return what holds for the workload."""
+def _read_toml(fd: int | None, configuration: Configuration, limits: Limits, has_steward: bool) -> EnarxToml:
+    """Return what holds for the workload. Which Steward it wants does not: the tenant's, or none, is the release's."""
     base = None
     if fd is not None:
         from enarx.wire.enarx_toml import decode_enarx_toml
 
         base = decode_enarx_toml(_contents(fd), path=TOML)
     toml = apply_overrides(base, configuration)
+    require_steward(toml, has_steward=has_steward)
     memory_bytes = toml.limits.memory_bytes
     if memory_bytes is None:
         memory_bytes = min(DEFAULT_MEMORY_BYTES, limits.memory_bytes)

@@ -92,7 +92,7 @@ class Supervisor:
         self._loop.add_reader(self._pidfd, self._reap)
         self._loop.add_reader(self._control, self._receive)
 
-    def start(self, start: Start, module_fd: int, listeners: Sequence[int]) -> None:
+    def start(self, start: Start, module_fd: int, listeners: Sequence[int], credential_fd: int | None = None) -> None:
         """Give it its workload, once. The descriptors stay the caller's.
 
         Raises:
@@ -103,7 +103,7 @@ class Supervisor:
         try:
             self._control.setblocking(True)
             self._control.settimeout(LINGER_S)
-            send_start(self._control, start, module_fd, listeners)
+            send_start(self._control, start, module_fd, listeners, credential_fd)
             self._control.setblocking(False)
         except OSError as error:
             raise KeepError(f"cannot start the workload: {error.strerror or 'no room'}") from error

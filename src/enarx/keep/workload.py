@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The workload process: it runs one workload for a Keep, says how that ended, and ends.
 
-It is given stdio, the control socket (`workload_start` has what is said there) and nothing else: no key, no environment, no
-descriptor of the session or the TEE, few system calls (`seccomp`). It dies with the Keep. It prepares what does not depend on the workload before it asks
+It is given stdio, the control socket (`workload_start` has what is said there) and nothing else: no key but that of the certificate
+that its TLS sockets show, no environment, no descriptor of the session or the TEE, few system calls (`seccomp`). It dies with the Keep. It prepares what does not depend on the workload before it asks
 what that is, so that a Keep can start it early. Whatever is compiled, the workload's or ours, stays in memory: no file is
 written, because what is compiled is what the tenant sent.
 
@@ -21,7 +21,7 @@ from enarx.errors import DecodeError, EnarxError
 from enarx.keep.hardening import become, die_with, give_up
 from enarx.keep.seccomp import restrict_calls
 from enarx.keep.workload_broker import ControlBroker
-from enarx.keep.workload_start import CONTROL_FD, Ended, Start, encode_word, peer_pid, receive_start, send_packet
+from enarx.keep.workload_start import CONTROL_FD, Ended, Started, encode_word, peer_pid, receive_start, send_packet
 from enarx.runtime import overlay_paths, run_workload
 from enarx.runtime.cache import MODULE, Artefact, Cache
 from enarx.runtime.from_toml import make_workload
@@ -31,6 +31,8 @@ from enarx.wire.records import ListenFile
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from enarx.runtime.identity import Identity
 
 __all__ = ["main"]
 
@@ -83,23 +85,31 @@ def _serve(control: socket.socket, keep: int, user: int | None) -> Ended:
     for path in overlay_paths():
         cache.find(path)
     try:
-        start, module_fd, listeners = receive_start(control)
+        started = receive_start(control)
     except DecodeError:
         if not _is_open(control):
             # The Keep had no workload.
             os._exit(0)
         raise
-    path = f"/proc/self/fd/{module_fd}"
+    path = f"/proc/self/fd/{started.module_fd}"
     try:
-        return _run(start, path, control, listeners, cache)
+        return _run(started, path, control, cache)
     except EnarxError as error:
         # The tenant knows it by its name in the package.
         return Ended.of(type(error)(str(error).replace(path, _MAIN), hint=error.hint))
 
 
-def _run(start: Start, path: str, control: socket.socket, listeners: list[int], cache: Cache) -> Ended:
+def _run(started: Started, path: str, control: socket.socket, cache: Cache) -> Ended:
+    start = started.start
     names = [file.name for file in start.toml.files if isinstance(file, ListenFile)]
-    socks = [socket.socket(fileno=fd) for fd in listeners]
+    socks = [socket.socket(fileno=fd) for fd in started.listeners]
+    identity: Identity | None = None
+    if started.credential_fd is not None:
+        # Not for workloads without: its imports take time.
+        from enarx.runtime.credential_slot import SlotIdentity
+
+        identity = SlotIdentity(started.credential_fd)
+        os.close(started.credential_fd)
     workload = make_workload(
         path,
         start.toml,
@@ -107,6 +117,8 @@ def _run(start: Start, path: str, control: socket.socket, listeners: list[int], 
         tls_contents=start.tls_files,
         broker=ControlBroker(control, dict(zip(names, socks, strict=True))),
         wall_clock_offset_ns=start.wall_clock_offset_ns,
+        identity=identity,
+        steward_root=start.steward_root,
     )
 
     def begin() -> None:

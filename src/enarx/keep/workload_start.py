@@ -3,8 +3,9 @@
 
 A message is one packet: deterministic CBOR, a map with a `type`, and perhaps descriptors beside it. In this order:
 
-1. The Keep sends `start`, once. Its descriptors are the record below in a memfd, main.wasm in a memfd, and one listening
-   AF_UNIX socket for each `listen` entry of the record's `files`, in their order. The record is too large for a packet.
+1. The Keep sends `start`, once. Its descriptors are the record below in a memfd, main.wasm in a memfd, the memory of the Keep's
+   own certificate where the record says that there is one (`enarx.runtime.credential_slot`), and one listening AF_UNIX socket for
+   each `listen` entry of the record's `files`, in their order. The record is too large for a packet.
 2. The workload process sends `connect` whenever the workload wants a connection; the Keep answers each by `connected` with
    one descriptor, a connected AF_UNIX stream socket, or by `refused`. Answers come in any order.
 3. The workload process sends `ended` and ends. Where it ends without that, by a signal, its wait status is all there is.
@@ -41,7 +42,7 @@ from enarx.wire.fields import (
     tuple_of,
     uint_of,
 )
-from enarx.wire.records import ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, StdioFile, Tls
+from enarx.wire.records import ConnectFile, Dir, EnarxToml, File, Limits, ListenFile, NullFile, Peer, StdioFile, Tls
 from enarx.wire.session import (
     MAX_HINT_BYTES,
     MAX_TRAP_BYTES,
@@ -59,6 +60,7 @@ __all__ = [
     "Ended",
     "Refused",
     "Start",
+    "Started",
     "decode_answer",
     "decode_start",
     "decode_word_untrusted",
@@ -75,6 +77,7 @@ __all__ = [
 CONTROL_FD = 3
 MAX_PACKET_BYTES = 32768
 MAX_START_BYTES = 32 << 20
+MAX_STEWARD_ROOT_BYTES = 8192
 MAX_LISTENERS = 200
 """The kernel passes at most 253 descriptors at a time."""
 _MAX_REQUEST = (1 << 32) - 1
@@ -95,12 +98,32 @@ class Start(NamedTuple):
         announce_files: whether FD_COUNT and FD_NAMES describe `files`; not where nobody chose them.
         tls_files: contents of the PEM files, by the paths that `toml.tls` names.
         wall_clock_offset_ns: what to add to CLOCK_MONOTONIC for the time since 1970, or None for this machine's own clock.
+        has_credential: whether the memory of the Keep's own certificate comes along.
+        steward_root: the Steward's root certificate in DER, or None where there is no Steward.
     """
 
     toml: EnarxToml
     announce_files: bool
     tls_files: Mapping[str, bytes]
     wall_clock_offset_ns: int | None
+    has_credential: bool = False
+    steward_root: bytes | None = None
+
+
+class Started(NamedTuple):
+    """What a workload process was started with; the descriptors are its own.
+
+    Args:
+        start: the record.
+        module_fd: main.wasm.
+        listeners: one for each `listen` entry.
+        credential_fd: of the memory of the Keep's own certificate, or None.
+    """
+
+    start: Start
+    module_fd: int
+    listeners: list[int]
+    credential_fd: int | None
 
 
 class Connect(NamedTuple):
@@ -197,9 +220,12 @@ def encode_start(start: Start) -> bytes:
         "private-key": tls.private_key,
         "client-auth": tls.client_auth,
         "trust-anchors": list(tls.trust_anchors),
+        "peers": [[peer.package, peer.tenant] for peer in tls.peers],
         "tls-files": dict(start.tls_files),
         "allow-connect": None if toml.allow_connect is None else list(toml.allow_connect),
         "wall-clock-offset-ns": start.wall_clock_offset_ns,
+        "has-credential": start.has_credential,
+        "steward-root": start.steward_root,
     }
     return encode({name: value for name, value in record.items() if value is not None})
 
@@ -232,6 +258,7 @@ def decode_start(data: bytes) -> Start:
             private_key=fields.optional("private-key", _TEXT),
             client_auth=fields.required("client-auth", choice_of(("none", "optional", "required"))),
             trust_anchors=fields.required("trust-anchors", _TEXTS),
+            peers=tuple(Peer(package=package, tenant=tenant) for package, tenant in fields.required("peers", _PEERS)),
         ),
         allow_connect=fields.optional("allow-connect", _TEXTS),
     )
@@ -243,6 +270,8 @@ def decode_start(data: bytes) -> Start:
             for name, contents in fields.map("tls-files").items()
         },
         wall_clock_offset_ns=fields.optional("wall-clock-offset-ns", _read_offset),
+        has_credential=fields.required("has-credential", read_bool),
+        steward_root=fields.optional("steward-root", bytes_of(1, MAX_STEWARD_ROOT_BYTES)),
     )
     fields.end()
     return start
@@ -250,6 +279,7 @@ def decode_start(data: bytes) -> Start:
 
 _TEXT = text_of(MAX_START_BYTES)
 _TEXTS = some_of(_TEXT, least=0)
+_PEERS = some_of(tuple_of(_TEXT, _TEXT), least=0)
 _DIRECTORIES = some_of(tuple_of(_TEXT, _TEXT, read_bool), least=0)
 _FILE = tuple_of(
     choice_of(("null", "stdin", "stdout", "stderr", "listen", "connect")), _TEXT, _TEXT, _TEXT, uint_of(65535)
@@ -387,7 +417,9 @@ _CREDENTIALS = struct.Struct("iII")
 _START_PACKET = encode({"type": "start"})
 
 
-def send_start(control: socket.socket, start: Start, module_fd: int, listeners: Sequence[int]) -> None:
+def send_start(
+    control: socket.socket, start: Start, module_fd: int, listeners: Sequence[int], credential_fd: int | None = None
+) -> None:
     """Send the first packet, from the Keep.
 
     Args:
@@ -395,6 +427,7 @@ def send_start(control: socket.socket, start: Start, module_fd: int, listeners: 
         start: the record.
         module_fd: main.wasm in a memfd, sealed.
         listeners: non-blocking or not, one for each `listen` entry of `start.toml.files`, in their order.
+        credential_fd: the memory of the Keep's own certificate, exactly where the record says that there is one.
 
     Raises:
         ConfigError: more listeners than can be passed, or a record that is too large.
@@ -410,31 +443,30 @@ def send_start(control: socket.socket, start: Start, module_fd: int, listeners: 
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(record)
-        send_packet(control, _START_PACKET, [fd, module_fd, *listeners])
+        credential = [] if credential_fd is None else [credential_fd]
+        send_packet(control, _START_PACKET, [fd, module_fd, *credential, *listeners])
     finally:
         os.close(fd)
 
 
-def receive_start(control: socket.socket) -> tuple[Start, int, list[int]]:
+def receive_start(control: socket.socket) -> Started:
     """Receive the first packet, in the workload process.
-
-    Returns:
-        The record, the module's descriptor, and those of the listening sockets.
 
     Raises:
         DecodeError: it is another packet, or the Keep has gone.
         OSError: as of `recvmsg`.
     """
-    data, fds = receive_packet(control, max_fds=2 + MAX_LISTENERS)
+    data, fds = receive_packet(control, max_fds=3 + MAX_LISTENERS)
     if data != _START_PACKET or len(fds) < 2:
         raise DecodeError(f"cannot start: found {len(data)} bytes and {len(fds)} descriptors, want a start packet")
     with open(fds[0], "rb") as file:
         file.seek(0)
         start = decode_start(file.read(MAX_START_BYTES + 1))
+    first = 2 + start.has_credential
     wanted = sum(isinstance(entry, ListenFile) for entry in start.toml.files)
-    if wanted != len(fds) - 2:
-        raise DecodeError(f"cannot start: found {len(fds) - 2} listening sockets, want {wanted}")
-    return start, fds[1], fds[2:]
+    if wanted != len(fds) - first:
+        raise DecodeError(f"cannot start: found {len(fds) - first} listening sockets, want {wanted}")
+    return Started(start, fds[1], fds[first:], fds[2] if start.has_credential else None)
 
 
 def workload_command(user: int | None = None) -> list[str]:

@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from enarx.runtime.identity import Identity
     from enarx.runtime.network import Broker
     from enarx.wire.records import EnarxToml
     from enarx.wire.records import File as FileEntry
@@ -27,6 +28,8 @@ def make_workload(
     tls_contents: Mapping[str, bytes] | None = None,
     broker: Broker | None = None,
     wall_clock_offset_ns: int | None = None,
+    identity: Identity | None = None,
+    steward_root: bytes | None = None,
 ) -> Workload:
     """Make a workload.
 
@@ -39,6 +42,8 @@ def make_workload(
         tls_contents: as `Tls.contents`.
         broker: as `Workload.broker`.
         wall_clock_offset_ns: as `Workload.wall_clock_offset_ns`.
+        identity: as `Tls.identity`.
+        steward_root: as `Tls.steward_root`.
     """
     limits = Limits()
     for name in ("memory_bytes", "timeout_s", "fuel", "output_bytes", "open_files"):
@@ -58,7 +63,10 @@ def make_workload(
             private_key=toml.tls.private_key and _beside(folder, toml.tls.private_key),
             client_auth=toml.tls.client_auth,
             trust_anchors=[_beside(folder, anchors) for anchors in toml.tls.trust_anchors],
+            peers=[(peer.package, peer.tenant) for peer in toml.tls.peers],
             contents=tls_contents,
+            identity=identity,
+            steward_root=steward_root,
         ),
         broker=broker,
         wall_clock_offset_ns=wall_clock_offset_ns,

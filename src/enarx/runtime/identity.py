@@ -2,7 +2,8 @@
 """Where a Keep's certificate comes from, and the certificates it trusts.
 
 Whoever opens a TLS socket asks an `Identity` for a credential and does not learn how it was had. A provider may take its
-time at the first call (a key is made, a file is read, an authority is asked) and gives the same credential ever after.
+time at the first call (a key is made, a file is read) and gives the same credential ever after; but for the one of a Keep
+that is deployed, whose certificates are renewed while it runs (`credential_slot`).
 Private keys stay in memory: nothing here writes.
 """
 
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from enarx.crypto.x509 import (
     MAX_PEM_BYTES,
@@ -25,14 +27,14 @@ from enarx.crypto.x509 import (
 )
 from enarx.errors import ConfigError
 
-__all__ = ["FromFiles", "Identity", "SelfSigned", "load_trust_anchors"]
+__all__ = ["FromFiles", "Identity", "SelfSigned", "load_root", "load_trust_anchors"]
 
 
 class Identity(Protocol):
     """A source of the one credential this Keep shows on all its TLS sockets."""
 
     def credential(self) -> Credential:
-        """Return the credential; the same one at every call."""
+        """Return the credential: the same object as long as it is the newest. It is asked for each connection."""
         ...
 
 
@@ -94,6 +96,23 @@ def load_trust_anchors(path: str, contents: Mapping[str, bytes] | None = None) -
         ConfigError: the file cannot be read, or holds no well-formed certificate.
     """
     return load_certificates(_read(path, contents), path=path)
+
+
+def load_root(der: bytes) -> x509.Certificate:
+    """Return a Steward's root, which the tenant has named.
+
+    Args:
+        der: the certificate.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        root = x509.load_der_x509_certificate(der)
+        root.public_key()
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+        raise ConfigError("the Steward's root: found no certificate, want one in DER") from error
+    return root
 
 
 def _read(path: str, contents: Mapping[str, bytes] | None) -> bytes:

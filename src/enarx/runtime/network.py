@@ -298,26 +298,30 @@ class Network:
                     certificate=tls.certificate, private_key=tls.private_key, contents=tls.contents
                 )
             else:
-                self._identity = SelfSigned(self.wall_ns)
+                self._identity = tls.identity or SelfSigned(self.wall_ns)
         return self._identity
 
     def server_tls(self, *, alpn: Sequence[str] = ()) -> ServerTls:
         """Return what the workload's listening sockets share.
 
         Raises:
-            ConfigError: a file of `[tls]` cannot be read or is wrong.
+            ConfigError: a file of `[tls]` cannot be read or is wrong, or a Steward is wanted and there is none.
         """
         key = tuple(alpn)
         if key not in self._server:
             from enarx.runtime.tls import ServerTls
 
             tls = self._workload.tls
+            judge_peer = self._judge_peer()
+            # Who has to be one of the peers has to show a certificate.
+            client_auth = tls.client_auth if judge_peer is None else "required"
             self._server[key] = ServerTls(
-                self.identity.credential(),
-                client_auth=tls.client_auth,
-                trust_anchors=self._anchors() if tls.client_auth != "none" else (),
+                self.identity.credential,
+                client_auth=client_auth,
+                trust_anchors=self._client_anchors() if client_auth != "none" else (),
                 alpn=alpn,
                 verify_at=self._verify_at,
+                judge_peer=judge_peer,
             )
         return self._server[key]
 
@@ -325,21 +329,58 @@ class Network:
         """Return what the workload's outbound TLS connections share.
 
         Raises:
-            ConfigError: a file of `[tls]` cannot be read or is wrong.
+            ConfigError: a file of `[tls]` cannot be read or is wrong, or a Steward is wanted and there is none.
         """
         key = tuple(alpn)
         if key not in self._client:
             from enarx.runtime.tls import ClientTls
 
-            anchors = self._anchors()
+            judge_peer = self._judge_peer()
+            anchors = self._anchors() if judge_peer is None else [self._steward_root()]
             self._client[key] = ClientTls(
-                self.identity.credential(), trust_anchors=anchors or None, alpn=alpn, verify_at=self._verify_at
+                self.identity.credential,
+                trust_anchors=anchors or None,
+                alpn=alpn,
+                verify_at=self._verify_at,
+                judge_peer=judge_peer,
             )
         return self._client[key]
 
     @property
     def _verify_at(self) -> Callable[[], int] | None:
         return None if self._workload.wall_clock_offset_ns is None else lambda: self.wall_ns() // 10**9
+
+    def _judge_peer(self) -> Callable[[bytes], None] | None:
+        """Return what refuses a peer that is none of `[tls] peers`, or None where there are none."""
+        peers = self._workload.tls.peers
+        if not peers:
+            return None
+        from enarx.runtime.peers import PeerRules
+
+        return PeerRules(peers, own=self._own_certificate).require
+
+    def _own_certificate(self) -> bytes:
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        return self.identity.credential().chain[0].public_bytes(Encoding.DER)
+
+    def _client_anchors(self) -> list[x509.Certificate]:
+        """Return what clients are judged by: a Steward's root alone where peers are named or nothing else is."""
+        tls = self._workload.tls
+        return [self._steward_root()] if tls.peers or not tls.trust_anchors else self._anchors()
+
+    def _steward_root(self) -> x509.Certificate:
+        tls = self._workload.tls
+        if tls.steward_root is None:
+            key = "tls.peers" if tls.peers else "tls.client_auth"
+            raise ConfigError(
+                f"{key}: found no Steward, want the one that certifies the peers",
+                hint="a Steward is named when a package is deployed: --steward URL --steward-root FILE",
+                key=key,
+            )
+        from enarx.runtime.identity import load_root
+
+        return load_root(tls.steward_root)
 
     def _anchors(self) -> list[x509.Certificate]:
         from enarx.runtime.identity import load_trust_anchors

@@ -4,7 +4,9 @@
 `ServerTls` and `ClientTls` hold what all connections of one Enarx.toml entry share; each makes a `TlsStream` from a
 socket. A stream never waits: what cannot go on raises BlockingIOError (or returns False from `handshake`) and `wants` says
 what to poll the socket for. This module knows nothing of WASI and the overlay, and never reads a certificate's meaning:
-OpenSSL judges chains and names.
+OpenSSL judges chains and names, and what else a peer has to be is for the `judge_peer` that an end is given.
+
+What an end shows can change while it is used: a connection shows what is the newest when it begins.
 
 Contexts are set up through pyOpenSSL. Bytes go directly through the C functions underneath, because pyOpenSSL's
 `recv_into` copies through a buffer that it allocates: for 100-byte messages the direct calls save a fifth of a send, a
@@ -22,6 +24,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -29,7 +32,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, X509StoreFlags
 
 from enarx.crypto.x509 import Credential
-from enarx.errors import ConfigError, TransportError
+from enarx.errors import ConfigError, EnarxError, TransportError
 
 __all__ = ["ClientTls", "ServerTls", "TlsStream"]
 
@@ -61,11 +64,16 @@ _SYSCALL = _lib.SSL_ERROR_SYSCALL
 _EAGAIN = errno.EAGAIN
 _POLLIN = select.POLLIN
 
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_DATES = frozenset((9, 10))
+
 _NO_COMMON_VERSION = "found a peer without TLS 1.3, want TLS 1.3"
 _NOT_TLS = "found bytes that are not TLS, want TLS 1.3"
 _CLOSED = "peer closed the connection without close_notify"
 # OpenSSL's reasons that do not tell a user what to change.
 _REASONS = {
+    # Says more than what failed in it; which certificate it was, and why, is in the verdict.
+    "certificate verify failed": "certificate verify failed",
     "http request": "found plain HTTP, want TLS",
     "https proxy request": "found a plain HTTP proxy request, want TLS",
     "no suitable key share": "found no common key-exchange group, want one of " + GROUPS.decode(),
@@ -80,6 +88,10 @@ _REASONS = {
 }
 
 
+Credentials = Credential | Callable[[], Credential]
+"""What an end shows, or what returns it: the same object as long as it is the newest, since it is asked for each connection."""
+
+
 class ServerTls:
     """The accepting end of one `listen` entry.
 
@@ -91,19 +103,22 @@ class ServerTls:
         alpn: protocols in order of preference; a client that offers some, but none of these, is refused (RFC 7301).
             Empty: the extension is ignored.
         verify_at: returns the Unix time at which a client's chain must be valid; None is this machine's clock.
+        judge_peer: is given the certificate of each client, verified, and raises TransportError for one that is not welcome;
+            wanted only where clients have to show one.
 
     Raises:
-        ConfigError: OpenSSL refuses the credential, or client_auth and trust_anchors contradict each other.
+        ConfigError: OpenSSL refuses the credential, or client_auth and the others contradict each other.
     """
 
     def __init__(
         self,
-        credential: Credential,
+        credential: Credentials,
         *,
         client_auth: str = "none",
         trust_anchors: Sequence[x509.Certificate] = (),
         alpn: Sequence[str] = (),
         verify_at: Callable[[], int] | None = None,
+        judge_peer: Callable[[bytes], None] | None = None,
     ) -> None:
         modes = {
             "none": SSL.VERIFY_NONE,
@@ -119,19 +134,28 @@ class ServerTls:
             raise ConfigError(
                 f"client authentication {client_auth}: found {found}, want them where clients are asked", key="tls"
             )
-        context = _context(SSL.TLS_SERVER_METHOD, modes[client_auth])
-        try:
-            _use_credential(context, credential)
-            _trust(context, trust_anchors)
-            for anchor in trust_anchors:
-                context.add_client_ca(anchor)
-        except SSL.Error as error:
-            raise ConfigError(f"tls server certificate: {_drained(error)}", key="tls") from error
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-        if alpn:
-            _choose_alpn(context, [protocol.encode("ascii") for protocol in alpn])
-        self._context = context
+        if judge_peer is not None and client_auth != "required":
+            raise ConfigError(
+                f"client authentication {client_auth}: found rules for peers, want it required with them", key="tls"
+            )
+
+        def make(shown: Credential) -> SSL.Context:
+            context = _context(SSL.TLS_SERVER_METHOD, modes[client_auth])
+            try:
+                _use_credential(context, shown)
+                _trust(context, trust_anchors)
+                for anchor in trust_anchors:
+                    context.add_client_ca(anchor)
+            except SSL.Error as error:
+                raise ConfigError(f"tls server certificate: {_drained(error)}", key="tls") from error
+            context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+            if alpn:
+                _choose_alpn(context, [protocol.encode("ascii") for protocol in alpn])
+            return context
+
+        self._newest = _Newest(credential, make)
         self._verify_at = verify_at
+        self._judge_peer = judge_peer
 
     def stream(self, sock: socket.socket, *, peer: str) -> TlsStream:
         """Put the server's end on an accepted socket, without talking yet.
@@ -140,10 +164,10 @@ class ServerTls:
             sock: connected and non-blocking; the stream owns it from now on.
             peer: the client as messages should name it.
         """
-        connection = SSL.Connection(self._context, sock)
+        connection = SSL.Connection(self._newest.context(), sock)
         connection.set_accept_state()
         _judge_at(connection, self._verify_at)
-        return TlsStream(connection, sock, peer)
+        return TlsStream(connection, sock, peer, judge_peer=self._judge_peer)
 
 
 class ClientTls:
@@ -154,6 +178,7 @@ class ClientTls:
         trust_anchors: certificates that server chains must end in, roots or not; None is Mozilla's, from `certifi`.
         alpn: protocols to offer, in order of preference.
         verify_at: returns the Unix time at which a server's chain must be valid; None is this machine's clock.
+        judge_peer: is given the certificate of each server, verified, and raises TransportError for one that is not wanted.
 
     Raises:
         ConfigError: OpenSSL refuses the credential or an anchor, or there is none.
@@ -161,30 +186,36 @@ class ClientTls:
 
     def __init__(
         self,
-        credential: Credential | None,
+        credential: Credentials | None,
         *,
         trust_anchors: Sequence[x509.Certificate] | None = None,
         alpn: Sequence[str] = (),
         verify_at: Callable[[], int] | None = None,
+        judge_peer: Callable[[bytes], None] | None = None,
     ) -> None:
-        context = _context(SSL.TLS_CLIENT_METHOD, SSL.VERIFY_PEER)
-        try:
-            if credential is not None:
-                _use_credential(context, credential)
-            if trust_anchors is None:
-                import certifi
+        if trust_anchors is not None and not trust_anchors:
+            raise ConfigError("tls trust anchors: found none, want at least one certificate", key="tls")
 
-                context.load_verify_locations(certifi.where())
-            elif trust_anchors:
-                _trust(context, trust_anchors)
-            else:
-                raise ConfigError("tls trust anchors: found none, want at least one certificate", key="tls")
-        except SSL.Error as error:
-            raise ConfigError(f"tls client certificate or trust anchor: {_drained(error)}", key="tls") from error
-        if alpn:
-            context.set_alpn_protos([protocol.encode("ascii") for protocol in alpn])
-        self._context = context
+        def make(shown: Credential | None) -> SSL.Context:
+            context = _context(SSL.TLS_CLIENT_METHOD, SSL.VERIFY_PEER)
+            try:
+                if shown is not None:
+                    _use_credential(context, shown)
+                if trust_anchors is None:
+                    import certifi
+
+                    context.load_verify_locations(certifi.where())
+                else:
+                    _trust(context, trust_anchors)
+            except SSL.Error as error:
+                raise ConfigError(f"tls client certificate or trust anchor: {_drained(error)}", key="tls") from error
+            if alpn:
+                context.set_alpn_protos([protocol.encode("ascii") for protocol in alpn])
+            return context
+
+        self._newest = _Newest(credential, make)
         self._verify_at = verify_at
+        self._judge_peer = judge_peer
 
     def stream(self, sock: socket.socket, *, host: str, peer: str) -> TlsStream:
         """Put the client's end on a connected socket, without talking yet.
@@ -197,11 +228,44 @@ class ClientTls:
         Raises:
             TransportError: `host` can be neither.
         """
-        connection = SSL.Connection(self._context, sock)
+        connection = SSL.Connection(self._newest.context(), sock)
         connection.set_connect_state()
         _judge_at(connection, self._verify_at)
         _expect_host(connection, host.removeprefix("[").removesuffix("]"))
-        return TlsStream(connection, sock, peer, host=host)
+        return TlsStream(connection, sock, peer, host=host, judge_peer=self._judge_peer)
+
+
+class _Newest:
+    """The context for what is the newest to show, made again where that has changed.
+
+    Args:
+        credential: as the ends have it.
+        make: a context; it raises ConfigError.
+    """
+
+    __slots__ = ("_ask", "_made", "_make")
+
+    def __init__(self, credential: Credentials | None, make: Callable[[Any], SSL.Context]) -> None:
+        self._ask = credential if callable(credential) else None
+        self._make = make
+        shown = credential() if callable(credential) else credential
+        # Together, so that another thread has both or neither.
+        self._made = (shown, make(shown))
+
+    def context(self) -> SSL.Context:
+        if self._ask is None:
+            return self._made[1]
+        try:
+            newest = self._ask()
+        except EnarxError:
+            # What was shown until now is as good as it was.
+            return self._made[1]
+        shown, context = self._made
+        if newest is not shown:
+            with contextlib.suppress(ConfigError):
+                context = self._make(newest)
+            self._made = (newest, context)
+        return context
 
 
 class TlsStream:
@@ -212,15 +276,26 @@ class TlsStream:
     Buffers are contiguous memoryviews of bytes, `cast("B")`.
     """
 
-    __slots__ = ("_connection", "_held", "_host", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "wants")
+    __slots__ = (
+        "_connection", "_held", "_host", "_judge_peer", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "wants",
+    )  # fmt: skip
 
-    def __init__(self, connection: SSL.Connection, sock: socket.socket, peer: str, *, host: str | None = None) -> None:
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        sock: socket.socket,
+        peer: str,
+        *,
+        host: str | None = None,
+        judge_peer: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.wants = select.POLLIN
         self._connection = connection
         self._ssl = connection._ssl
         self._sock = sock
         self._peer = peer
         self._host = host
+        self._judge_peer = judge_peer
         self._ready = False
         self._said_goodbye = False
         # Bytes of a send that would have blocked, and whether their record has left since: see `send`.
@@ -234,10 +309,13 @@ class TlsStream:
             True when it is complete; False when the socket must first be ready for `wants`.
 
         Raises:
-            TransportError: it failed; the message has the reason. The peer was sent an alert. Only `close` may follow.
+            TransportError: it failed; the message has the reason. Only `close` may follow. The peer was sent an alert, but where it
+                was `judge_peer` that refused it: then its connection breaks without a word.
         """
         result = _do_handshake(self._ssl)
         if result == 1:
+            if self._judge_peer is not None:
+                self._require_welcome(self._judge_peer)
             self._ready = True
             return True
         number = _ffi.errno
@@ -247,6 +325,15 @@ class TlsStream:
             return False
         reason, hint = self._why_refused(_reason(number if error == _SYSCALL else 0))
         raise TransportError(f"handshake with {self._peer} failed: {reason}", hint=hint)
+
+    def _require_welcome(self, judge_peer: Callable[[bytes], None]) -> None:
+        certificate = self.peer_certificate_der()
+        try:
+            if certificate is None:
+                raise TransportError("found no certificate, want one")
+            judge_peer(certificate)
+        except TransportError as error:
+            raise TransportError(f"handshake with {self._peer} failed: {error}", hint=error.hint) from error
 
     def handshake_within(self, timeout_s: float) -> None:
         """Complete the handshake, waiting for the peer.
@@ -429,6 +516,8 @@ class TlsStream:
         verdict = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode("ascii", "replace").lower()
         if "mismatch" in verdict:
             return f"certificate does not name {self._host}", "connect by a name that the certificate has"
+        if (dates := self._connection.get_app_data()) is not None:
+            return f"{verdict} ({dates})", "is the clock of this end right, and that of the peer?"
         if "issuer" in verdict or "self-signed" in verdict:
             return (
                 f"certificate has no trusted issuer ({verdict})",
@@ -445,7 +534,7 @@ def _context(method: int, verify_mode: int) -> SSL.Context:
     # No resumption: a ticket would outlive the check of the client's certificate.
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | _lib.SSL_OP_NO_RENEGOTIATION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_verify(verify_mode)
+    context.set_verify(verify_mode, None if verify_mode == SSL.VERIFY_NONE else _note_dates)
     context.set_verify_depth(MAX_CHAIN_DEPTH)
     pointer = context._context
     if _lib.SSL_CTX_set1_curves_list(pointer, GROUPS) != 1:
@@ -454,6 +543,17 @@ def _context(method: int, verify_mode: int) -> SSL.Context:
     # A listed certificate is trusted for being listed, whether it is a root or not.
     _lib.X509_VERIFY_PARAM_set_flags(parameters, X509StoreFlags.PARTIAL_CHAIN)
     return context
+
+
+def _note_dates(connection: SSL.Connection, certificate: X509, code: int, _depth: int, accepted: int) -> bool:
+    """Remember the dates of a certificate that is refused for them, and leave the verdict as it is."""
+    if code in _DATES:
+        # One that OpenSSL reads and `cryptography` does not has no dates that could be shown.
+        with contextlib.suppress(ValueError, TypeError, x509.InvalidVersion):
+            found = certificate.to_cryptography()
+            first, last = found.not_valid_before_utc, found.not_valid_after_utc
+            connection.set_app_data(f"it is valid from {first:%Y-%m-%dT%H:%M:%SZ} to {last:%Y-%m-%dT%H:%M:%SZ}")
+    return bool(accepted)
 
 
 def _judge_at(connection: SSL.Connection, verify_at: Callable[[], int] | None) -> None:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from enarx.runtime.identity import Identity
     from enarx.runtime.network import Broker
 
 # As `enarx.wire.records` has it, which a run without an Enarx.toml does not load.
@@ -90,14 +91,28 @@ class Tls:
     """How the Keep's TLS sockets authenticate.
 
     Args:
-        certificate: path of a PEM chain, or None for a self-signed certificate made for this run.
+        certificate: path of a PEM chain, or None for the Keep's own certificate.
         private_key: path of its PEM key; given exactly when `certificate` is.
         client_auth: `none`, `optional` or `required`, for listening sockets.
-        trust_anchors: paths of PEM roots for both directions; empty means Mozilla's for connecting sockets.
+        trust_anchors: paths of PEM roots for both directions; empty means Mozilla's for connecting sockets, and the Steward's for
+            clients.
+        peers: which workloads may be at the other end of a connection, each as digests in hex of package and tenant, or `any` for
+            the tenant; empty is whoever the trust anchors say.
         contents: of all those files, by path, where they travelled here; None reads them from this machine.
+        identity: gives the Keep's own certificate; None makes a self-signed one for this run.
+        steward_root: the Steward's root certificate in DER, or None where there is no Steward.
     """
 
-    __slots__ = ("certificate", "client_auth", "contents", "private_key", "trust_anchors")
+    __slots__ = (
+        "certificate",
+        "client_auth",
+        "contents",
+        "identity",
+        "peers",
+        "private_key",
+        "steward_root",
+        "trust_anchors",
+    )
 
     def __init__(
         self,
@@ -106,13 +121,19 @@ class Tls:
         private_key: str | None = None,
         client_auth: str = "none",
         trust_anchors: Sequence[str] = (),
+        peers: Sequence[tuple[str, str]] = (),
         contents: Mapping[str, bytes] | None = None,
+        identity: Identity | None = None,
+        steward_root: bytes | None = None,
     ) -> None:
         self.certificate = certificate
         self.private_key = private_key
         self.client_auth = client_auth
         self.trust_anchors = tuple(trust_anchors)
+        self.peers = tuple(peers)
         self.contents = contents
+        self.identity = identity
+        self.steward_root = steward_root
 
 
 class Workload:

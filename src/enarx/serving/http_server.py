@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["HttpServer", "Listening", "bind_api", "make_context"]
 
 HEAD_TIMEOUT_S = 10.0
-"""From a connection, or the first byte of a request, to the end of its headers."""
+"""From a connection, or the first byte of a request, to the end of its headers; and for the handshake of TLS."""
 
 KEEP_ALIVE_S = 30
 MAX_HEAD_BYTES = 32 << 10
@@ -214,7 +214,11 @@ class HttpServer:
     async def start(self) -> None:
         """Accept connections from here on."""
         self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, sock=self._listening.sock, ssl=self._context, backlog=BACKLOG
+            self._protocol,
+            sock=self._listening.sock,
+            ssl=self._context,
+            ssl_handshake_timeout=None if self._context is None else HEAD_TIMEOUT_S,
+            backlog=BACKLOG,
         )
 
     def _protocol(self) -> asyncio.Protocol:

@@ -95,7 +95,9 @@ class _JsonLines(logging.Formatter):
 class _TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = [record.getMessage()[:_MAX_VALUE], *(f"{key}={value}" for key, value in _facts(record).items())]
-        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words))
+        text = " ".join(words)
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
         line = f"{time} {record.levelname.lower()} {text}"
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")

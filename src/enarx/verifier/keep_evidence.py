@@ -11,12 +11,13 @@ Source: docs/protocol.md, steps 3 and 6; Intel TDX module, RTMR; TCG PC Client P
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256, sha384
 
-from enarx.rats import AppraisalPolicy, AttestationResult, Concern, Finding, OneOf, Outcome
+from enarx.rats import AppraisalPolicy, AttestationResult, Concern, Expectation, Finding, OneOf, Outcome, Skip
 
-__all__ = ["BINDING", "empty_keep", "provisioned_keep", "weigh_binding"]
+__all__ = ["BINDING", "empty_keep", "provisioned_keep", "unknown_keep", "weigh_binding"]
 
 BINDING = (".report_data", ".nonce")
 """Ends of the names of the checks that evidence is over what was asked."""
@@ -27,7 +28,7 @@ _ZEROS = {"tdx.rtmr3": bytes(48), "tpm.pcr15": bytes(32), "azure.pcr15": bytes(3
 
 def empty_keep(policy: AppraisalPolicy) -> AppraisalPolicy:
     """Return a policy for an offer: the register is as it was at boot."""
-    return _expecting(policy, _ZEROS)
+    return _expecting(policy, {key: OneOf(value) for key, value in _ZEROS.items()})
 
 
 def provisioned_keep(policy: AppraisalPolicy, receipt_digest: bytes) -> AppraisalPolicy:
@@ -40,7 +41,15 @@ def provisioned_keep(policy: AppraisalPolicy, receipt_digest: bytes) -> Appraisa
     # Software extends a TPM's bank by the bank's own digest of what there is to say.
     pcr15 = sha256(bytes(32) + sha256(receipt_digest).digest()).digest()
     rtmr3 = sha384(bytes(48) + receipt_digest).digest()
-    return _expecting(policy, {"tdx.rtmr3": rtmr3, "tpm.pcr15": pcr15, "azure.pcr15": pcr15})
+    return _expecting(policy, {"tdx.rtmr3": OneOf(rtmr3), "tpm.pcr15": OneOf(pcr15), "azure.pcr15": OneOf(pcr15)})
+
+
+def unknown_keep(policy: AppraisalPolicy) -> AppraisalPolicy:
+    """Return a policy for evidence in a self-signed certificate: whoever reads that has not seen the receipt.
+
+    What the Keep runs is then its own word alone, in the identity record that the evidence is over.
+    """
+    return _expecting(policy, dict.fromkeys(_ZEROS, Skip("only who has the receipt can say what the register must be")))
 
 
 def weigh_binding(result: AttestationResult) -> AttestationResult:
@@ -54,6 +63,6 @@ def weigh_binding(result: AttestationResult) -> AttestationResult:
     return replace(result, findings=tuple(map(weigh, result.findings)))
 
 
-def _expecting(policy: AppraisalPolicy, values: dict[str, bytes]) -> AppraisalPolicy:
-    known = {key: OneOf(value) for key, value in values.items() if key in policy.expectations}
+def _expecting(policy: AppraisalPolicy, values: Mapping[str, Expectation]) -> AppraisalPolicy:
+    known = {key: value for key, value in values.items() if key in policy.expectations}
     return replace(policy, expectations={**policy.expectations, **known}) if known else policy

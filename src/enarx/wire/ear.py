@@ -52,6 +52,7 @@ __all__ = [
     "TrustVector",
     "build_ear",
     "claim_of",
+    "decode_ear_cwt_untrusted",
     "ear_claims",
     "sign_ear_cwt",
     "sign_ear_jwt",
@@ -437,13 +438,27 @@ def verify_ear_cwt(data: bytes, keys: Sequence[PublicKey], *, at: datetime) -> E
         DecodeError: not a COSE_Sign1 message, or not an EAR.
         VerificationError: of none of the keys, expired, or from the future.
     """
-    message = cose.parse_sign1_untrusted(data, max_bytes=MAX_EAR_BYTES, what="EAR")
-    if message.header.get(_COSE_TYP, MEDIA_TYPE_CWT) != MEDIA_TYPE_CWT:
-        raise _refusal("the header's typ", "another", MEDIA_TYPE_CWT)
+    message = _parse_cwt(data)
     for key in _usable(keys):
         if cose.verifies(message, key):
             return _in_time(_decode_cbor(message.payload), at)
     raise _not_ours(cose.algorithm_name(message.algorithm))
+
+
+def decode_ear_cwt_untrusted(data: bytes) -> Ear:
+    """Return what a CWT says, whoever signed it and whenever it ends: for who has another reason to believe it.
+
+    Raises:
+        DecodeError: not a COSE_Sign1 message, or not an EAR.
+    """
+    return _decode_cbor(_parse_cwt(data).payload)
+
+
+def _parse_cwt(data: bytes) -> cose.Sign1:
+    message = cose.parse_sign1_untrusted(data, max_bytes=MAX_EAR_BYTES, what="EAR")
+    if message.header.get(_COSE_TYP, MEDIA_TYPE_CWT) != MEDIA_TYPE_CWT:
+        raise _refusal("the header's typ", "another", MEDIA_TYPE_CWT)
+    return message
 
 
 def _jose_algorithm(key: PublicKey) -> str:

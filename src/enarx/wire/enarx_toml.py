@@ -22,6 +22,7 @@ from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from enarx.errors import ConfigError
 from enarx.wire.endpoints import MAX_PORT, split_host_port
+from enarx.wire.peers import is_package_digest, is_tenant
 from enarx.wire.quoting import kind_of, quote
 from enarx.wire.records import (
     MAX_INT,
@@ -34,6 +35,7 @@ from enarx.wire.records import (
     Limits,
     ListenFile,
     NullFile,
+    Peer,
     StdioFile,
     Tls,
 )
@@ -41,9 +43,10 @@ from enarx.wire.toml_lines import KeyPath, find_line
 from enarx.wire.toml_text import all_of, dotted, one_of, parse_toml
 from enarx.wire.units import parse_duration, parse_size
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "decode_enarx_toml"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "MAX_PEERS", "decode_enarx_toml"]
 
 MAX_BYTES = 1_000_000  # the original's limit
+MAX_PEERS = 100
 MAX_FILES = 500  # the guest's descriptors from 512 on are for the connections it accepts
 _MAX_SHOWN_KEY = 40
 
@@ -102,7 +105,7 @@ def _read_document(top: _Table) -> EnarxToml:
         files=_read_files(top),
         dirs=_read_dirs(top.tables("dirs") or []),
         limits=_read_limits(top.table("limits")),
-        tls=_read_tls(top.table("tls")),
+        tls=_read_tls(top.table("tls"), has_steward="steward" in top.values),
         allow_connect=_read_allow_connect(top),
     )
 
@@ -246,8 +249,8 @@ def _read_limits(table: _Table) -> Limits:
     )
 
 
-def _read_tls(table: _Table) -> Tls:
-    table.refuse_unknown_keys(("certificate", "private_key", "client_auth", "trust_anchors"))
+def _read_tls(table: _Table, *, has_steward: bool) -> Tls:
+    table.refuse_unknown_keys(("certificate", "private_key", "client_auth", "trust_anchors", "peers"))
     certificate, private_key = table.text("certificate"), table.text("private_key")
     anchors = table.texts("trust_anchors")
     for key, file in (("certificate", certificate), ("private_key", private_key)):
@@ -262,19 +265,59 @@ def _read_tls(table: _Table) -> Tls:
             "found an empty list or path, want PEM files",
             hint="for the public roots, leave trust_anchors out",
         )
+    peers = _read_peers(table)
+    if peers:
+        _refuse_beside_peers(table)
     client_auth = table.choice("client_auth", ("none", "optional", "required")) or "none"
-    if client_auth != "none" and anchors is None:
+    if client_auth != "none" and anchors is None and not peers and not has_steward:
         table.refuse(
             "client_auth",
             f"found {quote(client_auth)} without tls.trust_anchors, want the certificates that sign the clients'",
-            hint='add trust_anchors = ["clients-ca.pem"]',
+            hint='add trust_anchors = ["clients-ca.pem"], or a steward that certifies the clients',
         )
     return Tls(
         certificate=certificate,
         private_key=private_key,
         client_auth=cast('Literal["none", "optional", "required"]', client_auth),
         trust_anchors=anchors or (),
+        peers=peers,
     )
+
+
+def _read_peers(table: _Table) -> tuple[Peer, ...]:
+    tables = table.tables("peers")
+    if tables is None:
+        return ()
+    if not 0 < len(tables) <= MAX_PEERS:
+        table.refuse(
+            "peers",
+            f"found {len(tables)} entries, want 1 to {MAX_PEERS}",
+            hint="to judge peers by their certificates alone, leave peers out",
+        )
+    return tuple(_read_peer(each) for each in tables)
+
+
+def _read_peer(table: _Table) -> Peer:
+    table.refuse_unknown_keys(("package", "tenant"))
+    package, tenant = table.required_text("package"), table.required_text("tenant")
+    if not is_package_digest(package):
+        table.refuse("package", f"found {quote(package)}, want a SHA-256 in 64 small hex digits")
+    if not is_tenant(tenant):
+        table.refuse(
+            "tenant",
+            f'found {quote(tenant)}, want a SHA-384 in 96 small hex digits, or "any"',
+            hint="enarx keep show says the digests of a Keep; any tenant will do only where nothing is given beyond the package",
+        )
+    return Peer(package=package, tenant=tenant)
+
+
+def _refuse_beside_peers(table: _Table) -> None:
+    """Refuse what would be ignored: peers are judged by the Steward's root, and by what it certified, alone."""
+    for key in ("certificate", "private_key", "trust_anchors"):
+        if key in table.values:
+            table.refuse(key, "found together with tls.peers, want one of them: peers are certified by a Steward")
+    if table.values.get("client_auth") not in {None, "required"}:
+        table.refuse("client_auth", 'found together with tls.peers, want "required": who shows nothing is no peer')
 
 
 def _read_allow_connect(top: _Table) -> tuple[str, ...] | None:

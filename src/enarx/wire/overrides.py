@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is given beside an Enarx.toml, put over it: the one way for `enarx run` and for a Keep.
 
-Whoever runs a package can replace its arguments, add to or change its environment, say on which ports it listens and set its
-limits; nothing else. `enarx run --env A=B` needs this at every start, so it imports nothing but the records.
+Whoever runs a package can replace its arguments and its TLS peers, add to or change its environment, say on which ports it listens
+and set its limits; nothing else. `enarx run --env A=B` needs this at every start, so it imports nothing but the records.
 """
 
 from __future__ import annotations
 
 from enarx.errors import ConfigError
-from enarx.wire.records import DEFAULT, MAX_INT, MAX_OPEN_FILES, EnarxToml, ListenFile, replace
+from enarx.wire.records import DEFAULT, MAX_INT, MAX_OPEN_FILES, EnarxToml, ListenFile, Peer, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enarx.wire.records import File
+    from enarx.wire.records import File, Tls
     from enarx.wire.release import Configuration
 
-__all__ = ["Overrides", "apply_overrides"]
+__all__ = ["Overrides", "apply_overrides", "require_steward"]
 
 # Field, least and most, as Enarx.toml has them.
 _LIMITS = {
@@ -38,9 +38,10 @@ class Overrides:
         listen: name, `tls` or `tcp`, and port of `listen` entries, each instead of the file's of that name or after all;
             an empty prot is the entry's own, and `tls` for a new one.
         limits: `memory-bytes`, `timeout-ms`, `fuel`, `output-bytes` and `open-files`, those that are set.
+        peers: digests of package and tenant, instead of the file's; None for the tenant is any. None, or none at all, is the file's.
     """
 
-    __slots__ = ("arguments", "environment", "limits", "listen")
+    __slots__ = ("arguments", "environment", "limits", "listen", "peers")
 
     def __init__(
         self,
@@ -49,11 +50,13 @@ class Overrides:
         environment: Sequence[tuple[str, str]] | None = None,
         listen: Sequence[tuple[str, str, int]] | None = None,
         limits: Mapping[str, float] | None = None,
+        peers: Sequence[tuple[bytes, bytes | None]] | None = None,
     ) -> None:
         self.arguments = arguments
         self.environment = environment
         self.listen = listen
         self.limits = limits
+        self.peers = peers
 
 
 def apply_overrides(toml: EnarxToml | None, configuration: Configuration | Overrides) -> EnarxToml:
@@ -84,7 +87,48 @@ def apply_overrides(toml: EnarxToml | None, configuration: Configuration | Overr
         env=tuple(environment.items()),
         files=tuple(files),
         limits=replace(base.limits, **_limits(configuration.limits or {})),
+        tls=_with_peers(base.tls, configuration.peers) if configuration.peers else base.tls,
     )
+
+
+def require_steward(toml: EnarxToml, *, has_steward: bool) -> None:
+    """Return only if what holds for TLS goes together with there being a Steward, or none.
+
+    Args:
+        toml: what holds.
+        has_steward: whether the Keep has a certificate of a Steward that the tenant named.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    tls = toml.tls
+    wanted = "peers" if tls.peers else "client_auth" if tls.client_auth != "none" and not tls.trust_anchors else None
+    if wanted is not None and not has_steward:
+        raise ConfigError(
+            f"tls.{wanted}: found no Steward, want the one that certifies the peers",
+            hint="enarx deploy --steward URL --steward-root FILE names it; enarx run has none",
+            key=f"tls.{wanted}",
+        )
+    if has_steward and tls.certificate is not None:
+        raise ConfigError(
+            "tls.certificate: found together with a Steward, want one of them: the Keep shows one certificate",
+            hint="leave certificate and private_key out of Enarx.toml, or deploy without --steward",
+            key="tls.certificate",
+        )
+
+
+def _with_peers(tls: Tls, peers: Sequence[tuple[bytes, bytes | None]]) -> Tls:
+    """Return what holds for TLS with other peers: the Steward's root and its word alone."""
+    for key in ("certificate", "trust_anchors"):
+        if getattr(tls, key):
+            raise ConfigError(
+                f"tls.{key}: found together with peers, want one of them: peers are certified by a Steward",
+                key=f"tls.{key}",
+            )
+    named = tuple(
+        Peer(package=package.hex(), tenant="any" if tenant is None else tenant.hex()) for package, tenant in peers
+    )
+    return replace(tls, client_auth="required", peers=named)
 
 
 def _listen(files: list[File], name: str, prot: str, port: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Limits",
     "ListenFile",
     "NullFile",
+    "Peer",
     "StdioFile",
     "Tls",
     "replace",
@@ -158,17 +159,31 @@ class Limits:
 
 
 @record
+class Peer:
+    """Who may be at the other end of a TLS connection: a package, and for whom it runs.
+
+    `package` is its SHA-256 in hex; `tenant` the SHA-384 of the tenant's public key in hex, or `any`, which holds for a
+    package to which nothing was added.
+    """
+
+    package: str
+    tenant: str
+
+
+@record
 class Tls:
     """What the sockets with prot "tls" present and whom they believe. All file names are of PEM files.
 
     Without certificate and private_key the Keep's own certificate is presented; without trust anchors, servers are
-    judged by the public roots.
+    judged by the public roots and clients by the Steward's. With peers, all are judged by the Steward's root alone, and
+    have to be one of them.
     """
 
     certificate: str | None = None
     private_key: str | None = None
     client_auth: Literal["none", "optional", "required"] = "none"
     trust_anchors: tuple[str, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
 
 STDIO = (

@@ -47,6 +47,7 @@ __all__ = [
     "Identity",
     "ListenOverride",
     "Manifest",
+    "PeerOverride",
     "Release",
     "Steward",
     "TravellingFiles",
@@ -69,6 +70,7 @@ MAX_NAME_BYTES = 255
 """Of one part of a path."""
 MAX_PEM_BYTES = 1 << 20
 MAX_IDENTITY_BYTES = 1024
+MAX_PEERS = 100
 
 MAIN, TOML, FILES = "main.wasm", "Enarx.toml", "files"
 """Names of blobs."""
@@ -121,6 +123,18 @@ class ListenOverride(NamedTuple):
     port: int
 
 
+class PeerOverride(NamedTuple):
+    """Who may be at the other end of a TLS connection.
+
+    Args:
+        package: SHA-256 of the manifest.
+        tenant: SHA-384 of the tenant's SubjectPublicKeyInfo; None is any tenant of a package to which nothing was added.
+    """
+
+    package: bytes
+    tenant: bytes | None
+
+
 class Configuration(NamedTuple):
     """What is given beyond the package; None everywhere where it runs as it is.
 
@@ -130,6 +144,7 @@ class Configuration(NamedTuple):
         listen: ports.
         limits: by the names of docs/formats/session.cddl.
         files: SHA-256 of the blob `files`.
+        peers: instead of the package's own.
     """
 
     arguments: tuple[str, ...] | None = None
@@ -137,6 +152,7 @@ class Configuration(NamedTuple):
     listen: tuple[ListenOverride, ...] | None = None
     limits: Mapping[str, int] | None = None
     files: bytes | None = None
+    peers: tuple[PeerOverride, ...] | None = None
 
 
 class Steward(NamedTuple):
@@ -363,6 +379,11 @@ def configuration_value(configuration: Configuration) -> dict[str, Any]:
         value["limits"] = dict(configuration.limits)
     if configuration.files is not None:
         value["files"] = configuration.files
+    if configuration.peers is not None:
+        value["peers"] = [
+            {name: digest for name, digest in peer._asdict().items() if digest is not None}
+            for peer in configuration.peers
+        ]
     return value
 
 
@@ -397,6 +418,7 @@ def _configuration(value: Any) -> Configuration:
         listen=fields.optional("listen", some_of(_listen)),
         limits=fields.optional("limits", _limit_overrides),
         files=fields.optional("files", bytes_of(32, 32)),
+        peers=fields.optional("peers", some_of(_peer, most=MAX_PEERS)),
     )
     fields.end()
     return configuration
@@ -404,6 +426,13 @@ def _configuration(value: Any) -> Configuration:
 
 def _listen(value: Any, where: str) -> ListenOverride:
     return ListenOverride(*tuple_of(text_of(), choice_of(("tls", "tcp")), uint_of(65535))(value, where))
+
+
+def _peer(value: Any, where: str) -> PeerOverride:
+    fields = Fields(value, where)
+    peer = PeerOverride(fields.bytes("package", 32, 32), fields.optional("tenant", bytes_of(48, 48)))
+    fields.end()
+    return peer
 
 
 _LIMITS = ("memory-bytes", "timeout-ms", "fuel", "output-bytes", "open-files")

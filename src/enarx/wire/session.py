@@ -57,6 +57,7 @@ __all__ = [
     "Window",
     "decode_keep_message_untrusted",
     "decode_tenant_message_untrusted",
+    "decode_without_evidence_untrusted",
     "encode_message",
     "encode_pieces",
     "exit_failure_value",
@@ -82,6 +83,7 @@ _OUTPUTS = ("stdout", "stderr")
 # A map's first member in the deterministic order, where there is one of that name: its text.
 _BULK = b"\x64data"
 _MAX_REST_BYTES = 256
+_MAX_HASHED_RECEIPT_BYTES = 4096
 
 
 class Image(NamedTuple):
@@ -323,6 +325,22 @@ def without_evidence(message: Offer | Attachment | Receipt) -> bytes:
     return encode(value)
 
 
+def decode_without_evidence_untrusted(data: bytes) -> Receipt:
+    """Decode what `without_evidence` returned for a receipt.
+
+    Returns:
+        The receipt, its evidence and endorsements empty; hashed, it is what `data` is.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    fields = Fields(decode_canonical(data, _MAX_HASHED_RECEIPT_BYTES, "the receipt"), "receipt")
+    fields.required("type", choice_of(("receipt",)))
+    receipt = Receipt(_identity(fields), fields.required("limits", _limits), (), b"")
+    fields.end()
+    return receipt
+
+
 def decode_tenant_message_untrusted(data: bytes | memoryview) -> TenantMessage:
     """Decode what a Keep received.
 
@@ -483,11 +501,15 @@ def _attachment(_: str, fields: Fields) -> Attachment:
     )
 
 
-def _receipt(_: str, fields: Fields) -> Receipt:
+def _identity(fields: Fields) -> bytes:
     identity = fields.bytes("identity", 1, MAX_IDENTITY_BYTES)
     decode_identity_untrusted(identity)
+    return identity
+
+
+def _receipt(_: str, fields: Fields) -> Receipt:
     return Receipt(
-        identity=identity,
+        identity=_identity(fields),
         limits=fields.required("limits", _limits),
         endorsements=fields.required("endorsements", _ENDORSEMENTS),
         evidence=fields.required("evidence", _CMW),

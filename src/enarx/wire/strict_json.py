@@ -20,24 +20,32 @@ __all__ = ["MAX_DEPTH", "load_json_untrusted"]
 MAX_DEPTH = 64
 """How deep objects and arrays may stand in each other: far below where Python's recursion ends, here or in whoever goes on."""
 
+_STRUCTURE = (b"[", b"{", b",", b":")
 
-def load_json_untrusted(data: bytes, *, what: str, max_bytes: int) -> Any:
+
+def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: int | None = None) -> Any:
     """Decode a JSON text.
 
     Args:
         data: UTF-8, a byte order mark and trailing zero bytes allowed.
         what: names it in messages: `TCB info`.
         max_bytes: the largest size that is looked at.
+        max_items: how many of `[{,:` there may be, those in text too; more are refused before anything is made of them, which takes a
+            hundred times as long as to count them. None is any number.
 
     Returns:
         dict, list, str, int, float, bool or None.
 
     Raises:
-        DecodeError: too large, not UTF-8, not JSON, a key twice in one object, half of a surrogate pair, nested too deeply, or
+        DecodeError: too large, too many items, not UTF-8, not JSON, a key twice in one object, half of a surrogate pair, nested too deeply, or
             a number out of range.
     """
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode the {what}: size: found {len(data)} bytes, want at most {max_bytes}")
+    if max_items is not None and (items := sum(map(data.count, _STRUCTURE))) > max_items:
+        raise DecodeError(
+            f"cannot decode the {what}: brackets, commas and colons: found {items}, want at most {max_items}"
+        )
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)

@@ -73,5 +73,6 @@ kind = "stderr"
 # certificate = "server.pem"
 # private_key = "server.key"
 # client_auth = "required" # or "optional"; default: "none"
-# trust_anchors = ["ca.pem"] # default: the public roots
+# trust_anchors = ["ca.pem"] # default: the public roots; for clients, the Steward's
+## Or, instead of files and with a Steward, who may be there: peers = [{ package = "SHA-256", tenant = "any" }]
 """

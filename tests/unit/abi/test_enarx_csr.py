@@ -19,6 +19,9 @@ from enarx.abi.enarx_csr import (
     MAX_CSR_BYTES,
     SGX_OID,
     SNP_OID,
+    encode_bundle_answer,
+    encode_pki_path,
+    parse_bundle_untrusted,
     parse_certificate_untrusted,
     parse_csr_untrusted,
     parse_pki_path_untrusted,
@@ -97,6 +100,42 @@ def test_reads_a_certificate():
 def test_reads_a_pki_path():
     other = make_certificate((KVM_OID, b""))
     assert parse_pki_path_untrusted(der(0x30, CERTIFICATE, other)) == (CERTIFICATE, other)
+
+
+def test_writes_the_pki_path_that_it_reads():
+    for size in (1, 2, 16):
+        assert parse_pki_path_untrusted(encode_pki_path([CERTIFICATE] * size)) == (CERTIFICATE,) * size
+    assert encode_pki_path([CERTIFICATE]) == der(0x30, CERTIFICATE)
+
+
+def test_reads_a_bundle_of_requests():
+    request, other = make_request((SNP_OID, SNP)), make_request((KVM_OID, b""))
+    assert parse_bundle_untrusted(der(0x30, request, other)) == (request, other)
+    assert parse_bundle_untrusted(der(0x30, *[other] * 16)) == (other,) * 16
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "nothing"),
+        (der(0x30), "none, want at least one"),
+        (der(0x31, make_request()), "0x31"),
+        (der(0x30, b"\x04\0"), "0x04"),
+        (der(0x30, make_request()) + b"\0", "1 bytes after the end"),
+        (der(0x30, make_request()[:-1]), "bytes left"),
+        (der(0x30, *[make_request()] * 17), "more than 16"),
+        (bytes(MAX_CSR_BYTES + 1), "size"),
+    ],
+)
+def test_refuses_what_is_no_bundle(data, found):
+    with pytest.raises(DecodeError, match=found):
+        parse_bundle_untrusted(data)
+
+
+def test_writes_the_answer_to_a_bundle():
+    assert encode_bundle_answer([CERTIFICATE], [b"\x30\0", b"\x30\0"]) == der(
+        0x30, der(0x30, CERTIFICATE), der(0x30, b"\x30\0\x30\0")
+    )
 
 
 REFUSED = {

@@ -61,8 +61,8 @@ BINDINGS = {
     ),
     "attach-binding": (ATTACHED, lambda: attach_report_data(TRANSCRIPT, ATTACHMENT, receipt_digest(RECEIPT))),
     "identity-binding": (
-        ["enarx-keep/1", "identity", b"n" * 32, b"s" * 48, sha384(IDENTITY)],
-        lambda: identity_report_data(b"n" * 32, b"s" * 48, IDENTITY),
+        ["enarx-keep/1", "identity", b"n" * 32, b"s" * 48, sha384(IDENTITY), b"r" * 48],
+        lambda: identity_report_data(b"n" * 32, b"s" * 48, IDENTITY, b"r" * 48),
     ),
     "self-signed-binding": (
         ["enarx-keep/1", "self-signed", b"s" * 48, sha384(IDENTITY)],

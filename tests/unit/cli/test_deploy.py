@@ -151,3 +151,45 @@ def test_a_receipt_can_go_to_what_is_no_file_and_leaves_its_mode(written, tmp_pa
 def test_a_receipt_that_cannot_be_written_is_no_end(written, tmp_path, capfd):
     written(tmp_path / "nowhere" / "receipt")
     assert "cannot write the receipt" in capfd.readouterr().err
+
+
+# --- Stewards ------------------------------------------------------------------------------------------------------------
+
+PACKAGE, TENANT = "0a" * 32, "1b" * 48
+
+
+@pytest.mark.parametrize(("given", "missing"), [("--steward", "--steward-root"), ("--steward-root", "--steward URL")])
+def test_a_steward_is_named_with_its_root(given, missing):
+    with pytest.raises(UsageError, match=f"found {given} alone, want {missing}"):
+        deploy._read_steward(load("deploy").parse([given, "x", "app.wasm"]))
+
+
+def test_peers_are_read_and_nothing_else_is_given():
+    parsed = load("deploy").parse(["--peer", PACKAGE, "--peer", f"{PACKAGE}:{TENANT}", "app.wasm"])
+    overrides = deploy._read_overrides(parsed)
+    package = bytes.fromhex(PACKAGE)
+    assert overrides.peers == [(package, None), (package, bytes.fromhex(TENANT))]
+    assert not deploy._read_overrides(load("deploy").parse(["app.wasm"])).peers
+
+
+def test_a_peer_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="--peer"):
+        deploy._read_overrides(load("deploy").parse(["--peer", "shop", "app.wasm"]))
+
+
+def test_says_by_which_digests_a_steward_knows_the_deployment(tmp_path, capfd):
+    path = str(tmp_path / "tenant.pem")
+    package = SimpleNamespace(steward=None, digest=b"d" * 32)
+    key = deploy._read_tenant_key(load("deploy").parse(["--tenant-key", path, "app.wasm"]), package)
+    made, said = capfd.readouterr().err.splitlines()
+    assert path in made
+    assert f"package sha256:{'64' * 32}, tenant sha384:" in said
+    again = deploy._read_tenant_key(load("deploy").parse(["--tenant-key", path, "app.wasm"]), package)
+    assert again.private_numbers() == key.private_numbers()
+    assert capfd.readouterr().err.splitlines() == [said]
+
+
+def test_says_nothing_of_digests_where_nobody_asks_for_them(capfd):
+    package = SimpleNamespace(steward=None, digest=b"d" * 32)
+    assert deploy._read_tenant_key(load("deploy").parse(["app.wasm"]), package) is None
+    assert not capfd.readouterr().err

@@ -14,7 +14,14 @@ from enarx.deploy.host_client import HostPort
 from enarx.deploy.package import DirectorySource, load_package
 from enarx.errors import ConfigError, UsageError
 from enarx.wire.overrides import Overrides
-from enarx.wire.release import Configuration, ListenOverride, decode_files_untrusted, decode_manifest_untrusted
+from enarx.wire.release import (
+    Configuration,
+    ListenOverride,
+    PeerOverride,
+    Steward,
+    decode_files_untrusted,
+    decode_manifest_untrusted,
+)
 
 
 @pytest.fixture
@@ -169,3 +176,41 @@ def test_a_value_that_is_too_long_is_not_shown(module):
 def test_a_wrong_enarx_toml_is_named(tmp_path, module):
     with pytest.raises(ConfigError, match=r"Enarx\.toml:1"):
         load_package(with_toml(tmp_path, module, "x = 1\n"))
+
+
+# --- Stewards and peers ------------------------------------------------------------------------------------------------
+
+STEWARD = Steward("https://steward.example/", b"root")
+
+
+def test_a_steward_that_is_named_is_the_deployment_s_and_no_part_of_the_configuration(module):
+    package = load_package(module, steward=STEWARD)
+    assert package.steward == STEWARD
+    assert package.configuration == Configuration()
+
+
+def test_a_package_s_steward_has_to_be_named(tmp_path, module):
+    path = with_toml(tmp_path, module, 'steward = "https://steward.example:443"')
+    with pytest.raises(UsageError, match=r"found https://steward\.example:443 in the package's") as caught:
+        load_package(path)
+    assert "--steward-root" in caught.value.hint
+    with pytest.raises(UsageError, match="want the same"):
+        load_package(path, steward=Steward("https://other.example", b"root"))
+    # Another spelling of the same place.
+    assert load_package(path, steward=STEWARD).steward == STEWARD
+
+
+def test_peers_are_part_of_the_configuration(module):
+    peer = (b"p" * 32, None)
+    package = load_package(module, overrides=Overrides(peers=[peer]), steward=STEWARD)
+    assert package.configuration == Configuration(peers=(PeerOverride(*peer),), limits=None, arguments=None)
+    assert load_package(module, overrides=Overrides(peers=[])).configuration == Configuration()
+
+
+def test_peers_need_a_steward(tmp_path, module):
+    with pytest.raises(ConfigError, match="found no Steward"):
+        load_package(module, overrides=Overrides(peers=[(b"p" * 32, None)]))
+    path = with_toml(tmp_path, module, f"[tls]\npeers = [{{ package = '{'0' * 64}', tenant = 'any' }}]")
+    with pytest.raises(ConfigError, match="found no Steward"):
+        load_package(path)
+    assert load_package(path, steward=STEWARD).configuration == Configuration()

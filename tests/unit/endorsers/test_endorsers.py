@@ -263,3 +263,37 @@ def test_refuses_a_cache_open_to_others(tmp_path, clock):
 def test_refuses_a_mirror_in_the_clear(tmp_path, clock, name):
     with pytest.raises(UsageError, match="want https://"):
         Endorsers(str(tmp_path / "cache"), timing=clock.timing, **{name: "http://mirror.example"})
+
+
+def recognised_report():
+    return Recognised("snp", "report", SnpEvidence(report(), None))
+
+
+class TestNewest:
+    def test_lists_are_asked_for_whatever_came_along(self, make, served, amd, clock):
+        known = Endorsements(certificates=(amd.vek(), amd.ask, amd.ark), crls=(amd.crl(),))
+        assert make().fetch_for(recognised_report(), known=known).sources == ()
+        fetched = make().fetch_newest_for(recognised_report(), known=known)
+        assert [source.what for source in fetched.sources] == ["the revocation list of ARK-Milan"]
+        assert len(fetched.endorsements.crls) == 1
+        assert fetched.endorsements.certificates == ()
+
+    def test_an_hour_can_be_their_age(self, make, served, clock):
+        for minutes, asked in ((0, 1), (59, 1), (2, 2)):
+            clock.pass_by(minutes=minutes)
+            make(max_age=timedelta(hours=1)).fetch_newest_for(recognised_report())
+            assert len(served.asked) == asked
+
+    def test_what_is_kept_is_given_without_the_network(self, make, served, clock):
+        assert make(offline=True).fetch_newest_for(recognised_report()).endorsements == Endorsements()
+        online = make().fetch_newest_for(recognised_report())
+        assert make(offline=True).fetch_newest_for(recognised_report()).endorsements == online.endorsements
+
+
+def test_all_that_a_request_needs_has_one_end(make, served, clock):
+    clock_says = iter([0.0, *[100.0] * 50])
+    timing = replace(clock.timing, monotonic=lambda: next(clock_says))
+    fetched = make(timing=timing, max_total_s=20.0).fetch_snp(report())
+    assert served.asked == []
+    assert all("no time left" in str(error) for error in fetched.missing)
+    assert fetched.missing

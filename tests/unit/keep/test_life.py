@@ -15,7 +15,8 @@ import pytest
 from enarx.channel.transcript import receipt_digest
 from enarx.errors import PlatformError, TransportError
 from enarx.keep.session import INPUT_BYTES
-from enarx.wire.release import Configuration, decode_identity_untrusted
+from enarx.keep.workload_start import Connect, encode_word
+from enarx.wire.release import Configuration, Steward, decode_identity_untrusted
 from enarx.wire.session import (
     Attach,
     Attachment,
@@ -29,8 +30,21 @@ from enarx.wire.session import (
     Signal,
     Stdin,
     Stop,
+    without_evidence,
 )
-from tests.keeping import OPTIONS, WAIT_S, FakeAttester, Running, Tenant, make_credential, seal_package, start_keep
+from enarx.wire.steward import make_problem
+from tests.fake_steward import FakeSteward
+from tests.keeping import (
+    OPTIONS,
+    WAIT_S,
+    FakeAttester,
+    Running,
+    Tenant,
+    connect_to,
+    make_credential,
+    seal_package,
+    start_keep,
+)
 
 # Waits for its start packet, then does as its module says.
 SCRIPT = """
@@ -949,5 +963,140 @@ def test_says_nothing_of_a_tenants_on_the_console(tmp_path):
     async def test(running):
         await refused(running, toml=b"canary = 1")
         assert running.said == ["provisioning failed: ConfigError"]
+
+    scenario(test, tmp_path)
+
+
+# --- Certificates ------------------------------------------------------------------------------------------------------
+
+TLS = b'[[files]]\nkind = "listen"\nname = "l"\n'
+# Tells how many descriptors came, and the certificate that is in the third one.
+SHOW = b"""
+import hashlib
+os.write(1, b'%d ' % len(fds))
+data = os.pread(fds[2], 600000, 0)
+os.write(1, b'%d' % int.from_bytes(data[:8], 'little'))
+"""
+
+
+def test_a_workload_without_tls_costs_no_evidence(tmp_path):
+    async def test(running):
+        tenant, _ = await provisioned(running, b"os.write(1, b'%d' % len(fds));" + ENDED % 0)
+        await tenant.finish()
+        # The record and the module.
+        assert tenant.output["stdout"] == b"2"
+        # For the offer and for the receipt.
+        assert len(running.attester.asked) == 2
+
+    scenario(test, tmp_path)
+
+
+def test_a_workload_with_tls_has_a_certificate_with_evidence(tmp_path):
+    async def test(running):
+        tenant, _ = await provisioned(running, SHOW + ENDED % 0, toml=TLS)
+        await tenant.finish()
+        assert tenant.output["stdout"] == b"4 1"
+        assert len(running.attester.asked) == 3
+
+    scenario(test, tmp_path)
+
+
+def named(steward):
+    return Steward(steward.url, steward.authority.root_der)
+
+
+def test_the_steward_s_certificate_is_there_before_the_workload_begins(tmp_path):
+    async def test(running):
+        running.host.outbound = lambda stream: connect_to(stream, stream.target.port)
+        with FakeSteward(tmp_path) as steward:
+            tenant, receipt = await provisioned(running, SHOW + ENDED % 0, toml=TLS, steward=named(steward))
+            (request,) = steward.requests
+            assert request.receipt == without_evidence(receipt)
+            await tenant.finish()
+        assert tenant.output["stdout"] == b"4 1"
+        opened = [target for target in running.host.opened if target.kind == "outbound"]
+        assert [(target.host, target.port) for target in opened] == [("localhost", steward.port)] * 2
+
+    scenario(test, tmp_path)
+
+
+def test_a_steward_that_refuses_ends_the_keep_and_says_why(tmp_path):
+    async def test(running):
+        running.host.outbound = lambda stream: connect_to(stream, stream.target.port)
+        with FakeSteward(tmp_path) as steward:
+            steward.change = lambda answer: make_problem("no-grant", "found no rule for it")
+            tenant = await running.tenant()
+            offer = await tenant.offer()
+            sealed = seal_package(HELLO, steward=named(steward))
+            running.host.blobs |= sealed.blobs
+            failure = await tenant.provision(offer, sealed)
+        assert isinstance(failure, Failure)
+        assert failure.kind == 105
+        assert "no grant names this package and tenant: found no rule for it" in failure.message
+        assert await running.ended() == 105
+        # The console is the host's.
+        assert running.said == ["provisioning failed: AppraisalError"]
+
+    scenario(test, tmp_path)
+
+
+def test_the_workload_cannot_use_the_connection_to_the_steward(tmp_path):
+    ask = b"""
+control.send(%s)
+answer = control.recv(1000)
+os.write(1, answer)
+"""
+
+    async def test(running):
+        running.host.outbound = lambda stream: connect_to(stream, stream.target.port)
+        with FakeSteward(tmp_path) as steward:
+            wanted = repr(encode_word(Connect(1, "localhost", steward.port))).encode()
+            tenant, _ = await provisioned(running, ask % wanted + ENDED % 0, toml=TLS, steward=named(steward))
+            await tenant.finish()
+        assert b"denied" in tenant.output["stdout"]
+
+    scenario(test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        (b"[tls]\npeers = [{ package = '%s', tenant = 'any' }]" % (b"0" * 64), "found no Steward"),
+        (b"steward = 'https://a'\n[tls]\nclient_auth = 'required'", "found no Steward"),
+    ],
+)
+def test_a_package_that_needs_a_steward_is_refused_without(tmp_path, toml, message):
+    async def test(running):
+        tenant = await running.tenant()
+        offer = await tenant.offer()
+        sealed = seal_package(HELLO, toml=toml)
+        running.host.blobs |= sealed.blobs
+        failure = await tenant.provision(offer, sealed)
+        assert isinstance(failure, Failure)
+        assert message in failure.message
+
+    scenario(test, tmp_path)
+
+
+def test_a_certificate_is_renewed_while_the_workload_runs_and_no_longer(tmp_path, monkeypatch):
+    slept = asyncio.Event()
+    at_once = asyncio.Event()
+
+    async def renew():
+        slept.set()
+        await at_once.wait()
+
+    async def test(running):
+        running.host.outbound = lambda stream: connect_to(stream, stream.target.port)
+        monkeypatch.setattr("enarx.keep.certificates.Certificates._renew", lambda *_: renew())
+        with FakeSteward(tmp_path) as steward:
+            tenant, _ = await provisioned(running, CAT + ENDED % 0, toml=TLS, steward=named(steward))
+            await slept.wait()
+            task = running.keep._renewing
+            assert not task.done()
+            await tenant.send(Stdin(b""))
+            await tenant.finish()
+            await asyncio.wait({task})
+            assert task.cancelled()
 
     scenario(test, tmp_path)

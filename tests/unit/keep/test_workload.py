@@ -15,10 +15,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 import wasmtime
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from enarx.crypto.x509 import make_self_signed
 from enarx.keep import workload
 from enarx.keep.workload_start import (
     CONTROL_FD,
@@ -34,6 +37,7 @@ from enarx.keep.workload_start import (
     send_start,
     workload_command,
 )
+from enarx.runtime.credential_slot import CredentialSlot
 from enarx.wire import ConnectFile, Dir, EnarxToml, Limits, ListenFile, Tls
 from enarx.wire.records import STDIO
 from enarx.wire.session import ExitFailure
@@ -68,7 +72,9 @@ class WorkloadProcess:
         self.status = None
         self._peers = []
 
-    def start(self, module, *, files=STDIO, announce_files=True, tls_files=None, clock=None, **toml):
+    def start(
+        self, module, *, files=STDIO, announce_files=True, tls_files=None, clock=None, credential_fd=None, **toml
+    ):
         listeners = []
         for number, file in enumerate(files):
             if isinstance(file, ListenFile):
@@ -80,8 +86,9 @@ class WorkloadProcess:
         data = module if isinstance(module, bytes) else module.read_bytes()
         with open(fd, "wb", closefd=False) as file:
             file.write(data)
-        start = Start(EnarxToml(files=tuple(files), **toml), announce_files, tls_files or {}, clock)
-        send_start(self.control, start, fd, [sock.fileno() for sock in listeners])
+        has_credential = credential_fd is not None
+        start = Start(EnarxToml(files=tuple(files), **toml), announce_files, tls_files or {}, clock, has_credential)
+        send_start(self.control, start, fd, [sock.fileno() for sock in listeners], credential_fd)
         os.close(fd)
         for sock in listeners:
             sock.close()
@@ -433,6 +440,25 @@ def test_tls_ends_in_the_workload_process_with_pem_files_that_travelled(process,
         assert sock.version() == "TLSv1.3"
         sock.sendall(b"ping")
         assert sock.recv(4) == b"ping"
+    assert process.end()[0] == Ended(0)
+
+
+def test_new_connections_show_the_certificate_that_the_keep_has_put_there_last(process, guest):
+    slot = CredentialSlot()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        for number in range(2):
+            credential = make_self_signed(at=datetime(2026, 1, 1, tzinfo=UTC))
+            slot.put(credential)
+            if not number:
+                process.start(guest("tcp_echo"), files=LISTEN_TLS, args=("2",), credential_fd=slot.fd)
+            with context.wrap_socket(process.dial()) as sock:
+                sock.sendall(b"ping")
+                assert sock.recv(4) == b"ping"
+                assert sock.getpeercert(binary_form=True) == credential.chain[0].public_bytes(Encoding.DER)
+    finally:
+        slot.close()
     assert process.end()[0] == Ended(0)
 
 

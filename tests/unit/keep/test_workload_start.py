@@ -32,7 +32,7 @@ from enarx.keep.workload_start import (
     send_packet,
     send_start,
 )
-from enarx.wire import DEFAULT, ConnectFile, Dir, EnarxToml, Limits, ListenFile, NullFile, StdioFile, Tls
+from enarx.wire import DEFAULT, ConnectFile, Dir, EnarxToml, Limits, ListenFile, NullFile, Peer, StdioFile, Tls, replace
 from enarx.wire.session import ExitFailure
 
 FULL = Start(
@@ -54,6 +54,17 @@ FULL = Start(
     tls_files={"c.pem": b"certificate", "k.pem": b"key", "a.pem": b""},
     wall_clock_offset_ns=-5,
 )
+CERTIFIED = FULL._replace(
+    toml=replace(
+        FULL.toml,
+        tls=Tls(
+            client_auth="required",
+            peers=(Peer(package="1" * 64, tenant="2" * 96), Peer(package="3" * 64, tenant="any")),
+        ),
+    ),
+    has_credential=True,
+    steward_root=b"root",
+)
 NOTHING = Start(DEFAULT, announce_files=False, tls_files={}, wall_clock_offset_ns=None)
 
 
@@ -72,7 +83,7 @@ def module():
     os.close(fd)
 
 
-@pytest.mark.parametrize("start", [FULL, NOTHING], ids=["all", "nothing"])
+@pytest.mark.parametrize("start", [FULL, CERTIFIED, NOTHING], ids=["all", "certified", "nothing"])
 def test_a_start_comes_back_as_it_was(start):
     assert decode_start(encode_start(start)) == start
 
@@ -92,6 +103,10 @@ def test_a_start_comes_back_as_it_was(start):
         {"client-auth": "sometimes"},
         {"tls-files": {"a": "text"}},
         {"wall-clock-offset-ns": True},
+        {"has-credential": None},
+        {"steward-root": b""},
+        {"steward-root": bytes(8193)},
+        {"peers": [["1" * 64]]},
     ],
 )
 def test_refuses_a_start_that_is_none(change):
@@ -187,15 +202,35 @@ def test_a_start_arrives_with_its_descriptors(pair, module):
     keep, workload = pair
     with socket.socket(socket.AF_UNIX) as listener:
         send_start(keep, FULL, module, [listener.fileno()])
-    start, module_fd, listeners = receive_start(workload)
+    start, module_fd, listeners, credential_fd = receive_start(workload)
     try:
         assert start == FULL
         assert os.pread(module_fd, 10, 0) == b"module"
         assert len(listeners) == 1
+        assert credential_fd is None
         assert not os.get_inheritable(module_fd)
     finally:
         for fd in (module_fd, *listeners):
             os.close(fd)
+
+
+def test_a_certificate_s_memory_arrives_with_the_start_that_says_so(pair, module):
+    keep, workload = pair
+    with socket.socket(socket.AF_UNIX) as listener:
+        send_start(keep, CERTIFIED, module, [listener.fileno()], module)
+        started = receive_start(workload)
+        assert started.start == CERTIFIED
+        assert os.pread(started.credential_fd, 10, 0) == b"module"
+        assert len(started.listeners) == 1
+        for fd in (started.module_fd, started.credential_fd, *started.listeners):
+            os.close(fd)
+        # Without it the listener would be taken for it.
+        send_start(keep, CERTIFIED, module, [listener.fileno()])
+        with pytest.raises(DecodeError, match="found 0 listening sockets, want 1"):
+            receive_start(workload)
+        send_start(keep, FULL, module, [listener.fileno()], module)
+        with pytest.raises(DecodeError, match="found 2 listening sockets, want 1"):
+            receive_start(workload)
 
 
 def test_refuses_a_start_without_its_listeners(pair, module):

@@ -7,8 +7,9 @@ import hashlib
 
 from enarx.attester.configfs import TdxRegister
 from enarx.attester.tpm import TpmRegister
+from enarx.rats import Skip
 from enarx.verifier import baseline_policy
-from enarx.verifier.keep_evidence import empty_keep, provisioned_keep
+from enarx.verifier.keep_evidence import empty_keep, provisioned_keep, unknown_keep
 
 DIGEST = hashlib.sha384(b"receipt").digest()
 
@@ -33,7 +34,16 @@ def test_a_provisioned_keep_has_extended_its_receipt_as_the_drivers_do():
     assert not azure.holds(bytes(32))
 
 
+def test_of_a_keep_whose_receipt_is_unknown_nothing_is_expected_and_the_reason_is_said():
+    policy = unknown_keep(baseline_policy("tdx", "tpm"))
+    for key in ("tdx.rtmr3", "tpm.pcr15"):
+        assert isinstance(policy.expectations[key], Skip)
+        assert "the receipt" in policy.expectations[key].reason
+    assert policy.expectations["tdx.rtmr2"] == baseline_policy("tdx").expectations["tdx.rtmr2"]
+
+
 def test_a_policy_without_such_a_register_stays_as_it_is():
     policy = baseline_policy("snp")
     assert empty_keep(policy) is policy
     assert provisioned_keep(policy, DIGEST) is policy
+    assert unknown_keep(policy) is policy

@@ -51,6 +51,7 @@ CONTENTS = st.builds(r.Content, BYTES32, UINT)
 MANIFESTS = st.builds(r.Manifest, CONTENTS, st.none() | CONTENTS)
 BLOBS = st.builds(r.Blob, BYTES32, BYTES32, UINT, BYTES32, UINT)
 LISTENS = st.builds(r.ListenOverride, WORDS, st.sampled_from(["tls", "tcp"]), st.integers(0, 65535))
+PEERS = st.builds(r.PeerOverride, BYTES32, st.none() | BYTES48)
 LIMIT_NAMES = ("memory-bytes", "timeout-ms", "fuel", "output-bytes", "open-files")
 CONFIGURATIONS = st.builds(
     r.Configuration,
@@ -59,6 +60,7 @@ CONFIGURATIONS = st.builds(
     st.none() | st.lists(LISTENS, min_size=1, max_size=3).map(tuple),
     st.none() | st.dictionaries(st.sampled_from(LIMIT_NAMES), UINT),
     st.none() | BYTES32,
+    st.none() | st.lists(PEERS, min_size=1, max_size=3).map(tuple),
 )
 RELEASES = st.builds(
     r.Release,

@@ -30,6 +30,7 @@ from enarx.wire.ear import (
     TrustVector,
     build_ear,
     claim_of,
+    decode_ear_cwt_untrusted,
     ear_claims,
     sign_ear_cwt,
     sign_ear_jwt,
@@ -375,6 +376,16 @@ def test_refuses_tokens_of_another_type():
             verify_ear_jwt(sign_claims(FIGURE_3, **header), keys, at=AT)
     with pytest.raises(DecodeError, match="typ"):
         verify_ear_cwt(cose.sign(encode(FIGURE_5), P256, protected={16: "application/cwt"}), keys, at=AT)
+
+
+def test_decodes_a_cwt_whoever_signed_it_and_whenever_it_ended():
+    for key in (P256, P384):
+        assert decode_ear_cwt_untrusted(sign_ear_cwt(FULL, key)) == FULL
+    with pytest.raises(DecodeError, match="typ"):
+        decode_ear_cwt_untrusted(cose.sign(encode(FIGURE_5), P256, protected={16: "application/cwt"}))
+    for data in (b"", b"token", encode(FIGURE_5), cose.sign(encode([]), P256)):
+        with pytest.raises(DecodeError):
+            decode_ear_cwt_untrusted(data)
 
 
 def test_time_decides_at_its_edges():

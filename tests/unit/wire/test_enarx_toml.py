@@ -18,6 +18,7 @@ from enarx.wire import (
     Limits,
     ListenFile,
     NullFile,
+    Peer,
     StdioFile,
     Tls,
     decode_enarx_toml,
@@ -47,6 +48,9 @@ def entry(text):
 
 
 # What a file says
+
+
+PEERS = f"[tls]\npeers = [{{ package = '{'0' * 64}', tenant = 'any' }}]\n"
 
 
 @pytest.mark.parametrize("text", ["", "\ufeff", "# nothing\r\n", "args = []\n[env]\n[limits]\n[tls]\n"])
@@ -168,6 +172,18 @@ def test_reads_the_additions():
 def test_an_empty_allow_connect_is_not_an_absent_one():
     assert decode("allow_connect = []").allow_connect == ()
     assert decode("").allow_connect is None
+
+
+def test_peers_are_packages_and_whom_they_run_for():
+    one, other = Peer(package="0" * 64, tenant="any"), Peer(package="1" * 64, tenant="2" * 96)
+    assert decode(PEERS).tls == Tls(peers=(one,))
+    text = f"[tls]\nclient_auth = 'required'\n[[tls.peers]]\npackage = '{'1' * 64}'\ntenant = '{'2' * 96}'"
+    assert decode(text).tls == Tls(client_auth="required", peers=(other,))
+
+
+def test_clients_can_be_certified_by_the_steward_that_is_wanted():
+    decoded = decode("steward = 'https://a'\n[tls]\nclient_auth = 'required'")
+    assert decoded.tls == Tls(client_auth="required")
 
 
 # What is refused
@@ -308,6 +324,15 @@ def test_refuses_a_value_of_the_wrong_type(text, key, line):
         ("[tls]\nprivate_key = ''\ncertificate = 'a'", "tls.private_key", 2),
         ("[tls]\nclient_auth = 'always'", "tls.client_auth", 2),
         ("[tls]\nclient_auth = 'required'", "tls.client_auth", 2),
+        ("[tls]\npeers = []", "tls.peers", 2),
+        (f"[tls]\npeers = [{{ package = '{'0' * 64}' }}]", "tls.peers[0].tenant", 2),
+        ("[tls]\npeers = [{ tenant = 'any' }]", "tls.peers[0].package", 2),
+        (f"[tls]\npeers = [{{ package = '{'0' * 63}', tenant = 'any' }}]", "tls.peers[0].package", 2),
+        (f"[tls]\npeers = [{{ package = '{'0' * 64}', tenant = 'all' }}]", "tls.peers[0].tenant", 2),
+        (f"[tls]\npeers = [{{ package = '{'0' * 64}', tenant = 'any', name = 'x' }}]", "tls.peers[0].name", 2),
+        (PEERS + "trust_anchors = ['a']", "tls.trust_anchors", 3),
+        (PEERS + "private_key = 'a'\ncertificate = 'a'", "tls.certificate", 4),
+        (PEERS + "client_auth = 'optional'", "tls.client_auth", 3),
         ("[tls]\ntrust_anchors = []", "tls.trust_anchors", 2),
         ("[tls]\ntrust_anchors = ['']", "tls.trust_anchors", 2),
         ("allow_connect = ['a:1',\n'b']", "allow_connect[1]", 2),
@@ -397,6 +422,19 @@ tls = st.one_of(
         anchors,
     ),
     st.builds(lambda pair: Tls(certificate=pair and pair[0], private_key=pair and pair[1]), key_pairs),
+    st.builds(
+        Tls,
+        client_auth=st.sampled_from(["none", "required"]).filter(lambda mode: mode == "required"),
+        peers=st.lists(
+            st.builds(
+                Peer,
+                package=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+                tenant=st.from_regex(r"[0-9a-f]{96}|any", fullmatch=True),
+            ),
+            min_size=1,
+            max_size=3,
+        ).map(tuple),
+    ),
 )
 dirs = st.builds(
     Dir, host=paths, guest=st.from_regex(r"/([a-z]{1,4}(/[a-z]{1,4})?)?", fullmatch=True), read_only=st.booleans()
@@ -421,6 +459,8 @@ def toml_of(value):
         return "[" + ", ".join(toml_of(item) for item in value) + "]"
     if isinstance(value, float):
         return repr(value)
+    if isinstance(value, Peer):
+        return f'{{ package = "{value.package}", tenant = "{value.tenant}" }}'
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -86,7 +86,7 @@ def test_every_name_of_a_cddl_is_defined_in_it(page):
     defined = set(re.findall(r"^([a-z][a-z0-9-]*) = ", text, re.MULTILINE))
     labels = set(re.findall(r"([a-z][a-z0-9-]*):", text))
     used = set(re.findall(r"(?<![\w#.-])[a-z][a-z0-9-]*", text)) - labels
-    assert used - defined <= {"uint", "int", "tstr", "bstr", "bool"}
+    assert used - defined <= {"any", "uint", "int", "tstr", "bstr", "bool", "null"}
 
 
 def block(kind, *, after):

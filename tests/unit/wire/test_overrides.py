@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from enarx.errors import ConfigError
-from enarx.wire import DEFAULT, EnarxToml, Limits, ListenFile, NullFile
-from enarx.wire.overrides import Overrides, apply_overrides
+from enarx.wire import DEFAULT, EnarxToml, Limits, ListenFile, NullFile, Peer, Tls, replace
+from enarx.wire.overrides import Overrides, apply_overrides, require_steward
 from enarx.wire.release import Configuration, ListenOverride
 
 TOML = EnarxToml(
@@ -95,3 +95,41 @@ def test_refuses_what_no_enarx_toml_could_say_and_shows_no_value(given, values):
     with pytest.raises(ConfigError) as caught:
         apply_overrides(TOML, given(**values))
     assert "secret" not in str(caught.value)
+
+
+PEER = (b"\x01" * 32, None)
+
+
+def test_peers_replace_the_file_s_and_have_to_show_a_certificate(given):
+    toml = replace(TOML, tls=Tls(client_auth="optional", peers=(Peer(package="f" * 64, tenant="any"),)))
+    found = apply_overrides(toml, given(peers=(PEER, (b"\x02" * 32, b"\x03" * 48)))).tls
+    wanted = (Peer(package="01" * 32, tenant="any"), Peer(package="02" * 32, tenant="03" * 48))
+    assert found == Tls(client_auth="required", peers=wanted)
+    assert apply_overrides(toml, given(peers=None)).tls == toml.tls
+
+
+@pytest.mark.parametrize("tls", [Tls(certificate="c", private_key="k"), Tls(trust_anchors=("a",))])
+def test_refuses_peers_where_others_certify_them(given, tls):
+    with pytest.raises(ConfigError, match="together with peers"):
+        apply_overrides(replace(TOML, tls=tls), given(peers=(PEER,)))
+
+
+@pytest.mark.parametrize(
+    ("tls", "without", "with_one"),
+    [
+        (Tls(), None, None),
+        (Tls(client_auth="required", trust_anchors=("a",)), None, None),
+        (Tls(client_auth="optional"), "tls.client_auth", None),
+        (Tls(peers=(Peer(package="f" * 64, tenant="any"),)), "tls.peers", None),
+        (Tls(certificate="c", private_key="k"), None, "tls.certificate"),
+    ],
+)
+def test_what_holds_for_tls_goes_together_with_the_steward(tls, without, with_one):
+    for has_steward, key in ((False, without), (True, with_one)):
+        toml = replace(TOML, tls=tls)
+        if key is None:
+            require_steward(toml, has_steward=has_steward)
+            continue
+        with pytest.raises(ConfigError) as caught:
+            require_steward(toml, has_steward=has_steward)
+        assert caught.value.key == key

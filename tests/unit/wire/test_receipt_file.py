@@ -97,7 +97,7 @@ def test_says_an_unknown_member_in_one_line():
 def test_a_digest_has_one_form():
     for text in ("00 " * 32, "AB" * 32, "0x" + "00" * 31):
         document = json.loads(encode_receipt(RECEIPT)) | {"accepted-roots": [text]}
-        with pytest.raises(DecodeError, match="want SHA-256 in hex"):
+        with pytest.raises(DecodeError, match="want 32 bytes in lower-case hex"):
             decode_receipt_untrusted(json.dumps(document).encode())
 
 

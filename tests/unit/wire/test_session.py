@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from enarx.crypto.cbor import decode_untrusted, encode
 from enarx.errors import DecodeError
+from enarx.wire.release import Identity, encode_identity
 from enarx.wire.session import (
     MAX_MESSAGE_BYTES,
     Attach,
@@ -16,13 +17,18 @@ from enarx.wire.session import (
     Detach,
     Exit,
     Failure,
+    Image,
+    Limits,
+    Offer,
     Output,
+    Receipt,
     Signal,
     Stdin,
     Stop,
     Window,
     decode_keep_message_untrusted,
     decode_tenant_message_untrusted,
+    decode_without_evidence_untrusted,
     encode_message,
     without_evidence,
 )
@@ -193,3 +199,29 @@ def test_floating_point_is_refused():
 
 def test_a_message_without_members_has_its_type_alone():
     assert encode_message(Detach()) == b"\xa1dtypefdetach"
+
+
+@given(RECEIPTS)
+@QUICK
+def test_what_is_hashed_of_a_receipt_is_read(receipt):
+    data = without_evidence(receipt)
+    found = decode_without_evidence_untrusted(data)
+    assert found == receipt._replace(endorsements=(), evidence=b"")
+    assert without_evidence(found) == data
+
+
+def test_what_is_hashed_of_another_message_or_more_than_that_is_no_receipt():
+    identity = encode_identity(Identity(bytes(32), bytes(32), bytes(32), pristine=True, tenant=bytes(48)))
+    receipt = Receipt(identity, Limits(1, 2, 3), (), b"e")
+    offer = Offer(bytes(1216), Image("n", "v", "nil"), Limits(1, 2, 3), (), b"e")
+    refused = {
+        without_evidence(offer): "want one of receipt",
+        encode_message(receipt): "unknown members",
+        without_evidence(receipt._replace(identity=b"x")): "cannot decode the identity record",
+        without_evidence(receipt) + b"\0": "cannot decode the receipt",
+        encode({"limits": {}, "identity": identity}): "no type",
+        bytes(5000): "want at most 4096",
+    }
+    for data, found in refused.items():
+        with pytest.raises(DecodeError, match=found):
+            decode_without_evidence_untrusted(data)

@@ -76,3 +76,13 @@ def test_any_bytes_are_a_value_or_a_decode_error(data):
         load(data)
     except DecodeError:
         return
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b"1,", b'"a":1,'])
+def test_more_than_there_can_be_is_refused_before_it_is_read(piece, monkeypatch):
+    data = b"[" + piece * 300 + b"0]"
+    few = b"[" + b"0," * 254 + b"0]"
+    assert len(load_json_untrusted(few, what="text", max_bytes=1 << 16, max_items=256)) == 255
+    monkeypatch.setattr("json.loads", None)
+    with pytest.raises(DecodeError, match=r"brackets, commas and colons: found [0-9]+, want at most 256"):
+        load_json_untrusted(data, what="text", max_bytes=1 << 16, max_items=256)

@@ -29,8 +29,14 @@ KEEP = "00112233445566aa"
 
 @pytest.fixture
 def child():
-    made = subprocess.Popen([sys.executable, "-I", "-S", mark_of(KEEP), "-c", "import time; time.sleep(60)"])
+    made = subprocess.Popen(
+        [sys.executable, "-I", "-S", mark_of(KEEP), "-c", "import time; print(flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE,
+    )
+    # `Popen` returns while the kernel has yet to note the command line.
+    made.stdout.readline()
     yield made
+    made.stdout.close()
     made.kill()
     made.wait()
 
