@@ -18,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sqlite3
+import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +69,7 @@ IN_FORCE_AT_ONCE = 8
 LOCK_WAIT_S = 10
 """For another process's transaction; one takes milliseconds."""
 _STATEMENT_WAIT_S = 30
+_WAL_PAUSE_S = 0.01
 _CONNECT_WAIT_S = 10
 _SILENCE_S = 20
 """After which a connection to PostgreSQL on which nothing is confirmed any more has ended, as the kernel sees it."""
@@ -659,9 +662,24 @@ def _read_only_url(path: str) -> URL:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    for statement in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+    _use_wal(connection)
+    for statement in ("synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
         connection.execute(f"PRAGMA {statement}")
     connection.text_factory = _text_of
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Write ahead of the file from here on: two that open a new one together disturb each other, whatever SQLite's own limit of time."""
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+        else:
+            return
 
 
 def _prepare_read_only(connection: Any, _record: object) -> None:

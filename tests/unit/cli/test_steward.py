@@ -245,7 +245,7 @@ def test_who_has_the_public_key_and_the_database_needs_no_folder(state, tmp_path
     key = json.loads(capfd.readouterr().out)["log-key"]
     (state / files.DATABASE).rename(tmp_path / "elsewhere.sqlite3")
     (tmp_path / "url").write_text(f"sqlite:///{tmp_path}/elsewhere.sqlite3")
-    words = ("audit", "--state", "nowhere", "--database-file", "url", "--log-key")
+    words = ("audit", "--database-file", "url", "--log-key")
     assert run(*words, key) == 0
     other = key.replace(NAME, "other.example.com")
     assert run(*words, other) != 0
