@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from enarx.crypto.certificates import load_certificate_untrusted, load_crl_untrusted
+from enarx.crypto.certificates import X509_ERRORS, load_certificate_untrusted, load_crl_untrusted
 from enarx.errors import DecodeError
 
 __all__ = [
@@ -54,14 +53,6 @@ _MAX_URL_BYTES = 1024
 _SEQUENCE, _OCTET_STRING, _UTF8_STRING = 0x30, 0x04, 0x0C
 _PEM = re.compile(
     rb"\s*-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]*)-----END (?:NEW )?CERTIFICATE REQUEST-----\s*"
-)
-_X509_ERRORS = (
-    ValueError,
-    TypeError,
-    x509.UnsupportedGeneralNameType,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    UnsupportedAlgorithm,
 )
 
 
@@ -105,7 +96,7 @@ def parse_csr_untrusted(data: bytes) -> EnarxEvidence:
         request = x509.load_der_x509_csr(_der_of(data))
         extensions = request.extensions
         public_key = request.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except _X509_ERRORS as error:
+    except X509_ERRORS as error:
         raise _refusal("the request", _one_line(error), "PKCS#10 in DER or PEM") from error
     return _evidence_in(extensions, public_key)
 
@@ -121,7 +112,7 @@ def is_request_signed(data: bytes) -> bool:
     """
     try:
         return x509.load_der_x509_csr(_der_of(data)).is_signature_valid
-    except _X509_ERRORS as error:
+    except X509_ERRORS as error:
         raise _refusal("the request's signature", _one_line(error), "one of a known kind") from error
 
 
@@ -137,7 +128,7 @@ def parse_certificate_untrusted(der: bytes) -> EnarxEvidence:
     certificate = load_certificate_untrusted(der)
     try:
         public_key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except _X509_ERRORS as error:
+    except X509_ERRORS as error:
         raise _refusal("the certificate's key", _one_line(error), "one that is known") from error
     return _evidence_in(certificate.extensions, public_key)
 

@@ -33,6 +33,7 @@ from enarx.errors import DecodeError, VerificationError
 __all__ = [
     "MAX_CERTIFICATE_BYTES",
     "MAX_CRL_BYTES",
+    "X509_ERRORS",
     "Issuer",
     "build_path",
     "common_name_of",
@@ -49,6 +50,16 @@ __all__ = [
     "not_before_of",
     "unknown_critical_extensions",
 ]
+
+X509_ERRORS = (
+    ValueError,
+    TypeError,
+    x509.UnsupportedGeneralNameType,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    UnsupportedAlgorithm,
+)
+"""What `cryptography` raises for certificates, requests and lists that are not well formed, when they are loaded or when a part is asked for."""
 
 warnings.filterwarnings(
     "ignore", message="Parsed a serial number which wasn't positive", category=CryptographyDeprecationWarning
@@ -105,14 +116,7 @@ def load_certificate_untrusted(der: bytes, *, decode_issuer: bool = True) -> x50
             certificate.issuer  # noqa: B018
         certificate.subject  # noqa: B018
         certificate.signature_algorithm_oid  # noqa: B018
-    except (
-        ValueError,
-        TypeError,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-        x509.InvalidVersion,
-        UnsupportedAlgorithm,
-    ) as error:
+    except X509_ERRORS as error:
         raise DecodeError(f"cannot decode a certificate: found {error}, want X.509 in DER") from error
     return certificate
 
@@ -151,14 +155,7 @@ def load_crl_untrusted(der: bytes) -> x509.CertificateRevocationList:
         crl.next_update_utc  # noqa: B018
         for revoked in crl:
             revoked.serial_number  # noqa: B018
-    except (
-        ValueError,
-        TypeError,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-        x509.InvalidVersion,
-        UnsupportedAlgorithm,
-    ) as error:
+    except X509_ERRORS as error:
         raise DecodeError(f"cannot decode a CRL: found {error}, want a CRL in DER") from error
     return crl
 

@@ -12,9 +12,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
-from enarx.crypto.certificates import extension_of
+from enarx.crypto.certificates import X509_ERRORS, extension_of
 from enarx.errors import DecodeError
 from enarx.wire.cmw import CMW_EXTENSION_OID
 from enarx.wire.ear import Ear, decode_ear_cwt_untrusted
@@ -114,14 +113,7 @@ def _load(der: bytes) -> x509.Certificate:
         certificate = x509.load_der_x509_certificate(der)
         certificate.extensions, certificate.issuer, certificate.subject, certificate.signature_algorithm_oid  # noqa: B018
         certificate.public_key()
-    except (
-        ValueError,
-        TypeError,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-        x509.InvalidVersion,
-        UnsupportedAlgorithm,
-    ) as error:
+    except X509_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise DecodeError(f"cannot read what the service presents: found {reason}, want X.509 in DER") from error
     return certificate

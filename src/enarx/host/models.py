@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from enarx.host.backends import BACKENDS
+from enarx.serving.models import ApiModel
 from enarx.wire.host_api import MAX_PORTS
 
 __all__ = [
@@ -57,39 +58,24 @@ PortName = Annotated[
 ]
 
 
-def _hyphens(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=_hyphens,
-        validate_by_name=True,
-        validate_by_alias=True,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-    )
-
-
-class Port(_Model):
+class Port(ApiModel):
     """A port that the host publishes: what connects to it reaches the workload's socket of that name."""
 
     name: PortName
     port: Annotated[int, Field(ge=0, le=65_535, description="TCP port; in a request, 0 is any that is free")]
 
 
-class KeepRequest(_Model):
+class KeepRequest(ApiModel):
     """An empty Keep that is wanted."""
 
     backend: Annotated[Backend, Field(description="one that `enarx platform info` calls usable on the host")]
     memory_bytes: Annotated[
         int, Field(ge=MIN_MEMORY_BYTES, le=MAX_MEMORY_BYTES, description="the most that the workload's memory may take")
     ]
-    ports: Annotated[list[Port], Field(max_length=MAX_PORTS)] = []
+    ports: Annotated[list[Port], Field(max_length=MAX_PORTS)] = []  # noqa: RUF012  # pydantic gives each its own
 
 
-class ErrorDetail(_Model):
+class ErrorDetail(ApiModel):
     """An error of enarx: a class of its documentation, one line, and the next step where there is one."""
 
     class_name: Annotated[str, Field(alias="class", max_length=64)]
@@ -97,7 +83,7 @@ class ErrorDetail(_Model):
     hint: Annotated[str | None, Field(max_length=1024)] = None
 
 
-class Keep(_Model):
+class Keep(ApiModel):
     """A Keep, as the host sees it. It does not know what runs in there, and its word is no evidence."""
 
     id: Annotated[str, Field(pattern=KEEP_ID)]
@@ -121,7 +107,7 @@ class Keep(_Model):
     reason: Annotated[ErrorDetail | None, Field(description="why it ended, where that was an error")] = None
 
 
-class KeepList(_Model):
+class KeepList(ApiModel):
     """The Keeps of one tenant, in the order in which they were made."""
 
     keeps: list[Keep]
@@ -130,7 +116,7 @@ class KeepList(_Model):
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Parts(_Model):
+class Parts(ApiModel):
     """What a Keep's machine was started with, by the host's word: what a launch digest of SEV-SNP can be computed of again."""
 
     firmware: Annotated[str, Field(pattern="^[0-9a-f]{96}$", description="launch digest of the firmware's own pages")]
@@ -139,13 +125,13 @@ class Parts(_Model):
     cmdline: Annotated[Sha256, Field(description="SHA-256 of the command line and a zero byte")]
 
 
-class ErrorAnswer(_Model):
+class ErrorAnswer(ApiModel):
     """The body of every answer with a status from 400 on."""
 
     error: ErrorDetail
 
 
-class Health(_Model):
+class Health(ApiModel):
     """Whether the host takes new Keeps."""
 
     status: Literal["ok", "draining"]

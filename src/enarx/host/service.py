@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import secrets
 import signal
 from collections.abc import Callable, Mapping
@@ -37,7 +36,7 @@ from enarx.host.relay import Outbound, OutboundRules
 from enarx.host.state import StateFolder
 from enarx.host.store import Store
 from enarx.host.tenants import Tenants, load_tenants, private_tenants
-from enarx.serving.http_server import HttpServer, Listening, bind_api, make_context
+from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context
 from enarx.serving.logs import Log
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES
 
@@ -115,7 +114,7 @@ def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) ->
         PlatformError: the port is busy, or the state directory another host's.
     """
     _require_sense(options)
-    _allow_many_files()
+    allow_many_files()
     keep_freed_memory()
     parent_token = None if options.parent_fd is None else secrets.token_urlsafe(_TOKEN_BYTES)
     if parent_token is not None:
@@ -171,11 +170,6 @@ def _require_safe(options: HostOptions, listening: Listening, *, secure: bool) -
             f"cannot listen on {listening.host}: found no TLS certificate, want one: tokens would be sent in the clear",
             hint="give --tls-certificate and --tls-key; behind a proxy that speaks TLS, --insecure-http",
         )
-
-
-def _allow_many_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _launchers(options: HostOptions) -> Mapping[str, Launcher]:

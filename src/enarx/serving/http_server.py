@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import ipaddress
+import resource
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from enarx.errors import PlatformError, UsageError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["HttpServer", "Listening", "bind_api", "make_context"]
+__all__ = ["HttpServer", "Listening", "allow_many_files", "bind_api", "make_context"]
 
 HEAD_TIMEOUT_S = 10.0
 """From a connection, or the first byte of a request, to the end of its headers; and for the handshake of TLS."""
@@ -150,6 +151,12 @@ def bind_api(host: str, port: int, *, secure: bool) -> Listening:
             f"cannot listen on {host} port {port}: {error.strerror}", hint="choose another one with --listen"
         ) from error
     return Listening(sock, secure=secure)
+
+
+def allow_many_files() -> None:
+    """Let this process have as many connections as the system gives it descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def make_context(certificate: str, key: str, client_ca: str | None) -> ssl.SSLContext:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from enarx.serving.models import ApiModel
 from enarx.wire.steward import (
     MAX_CHAIN,
     MAX_CSR_BYTES,
@@ -39,21 +40,6 @@ __all__ = [
 _BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
-def _hyphens(name: str) -> str:
-    return name.replace("_", "-")
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=_hyphens,
-        validate_by_name=True,
-        validate_by_alias=True,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-    )
-
-
 Nonce = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="32 bytes in lower-case hexadecimal")]
 Root = Annotated[
     str,
@@ -67,18 +53,18 @@ Evidence = Annotated[Base64, Field(max_length=(MAX_EVIDENCE_BYTES + 2) // 3 * 4)
 Endorsements = Annotated[list[Evidence], Field(max_length=MAX_ENDORSEMENTS, description="each a CMW in CBOR")]
 
 
-class ChallengeRequest(_Model):
+class ChallengeRequest(ApiModel):
     """Nothing: an empty object, or an empty body."""
 
 
-class ChallengeAnswer(_Model):
+class ChallengeAnswer(ApiModel):
     """A nonce for one request of a certificate."""
 
     nonce: Nonce
     expires: AwareDatetime
 
 
-class CertificateRequest(_Model):
+class CertificateRequest(ApiModel):
     """What a Keep shows for a certificate of its key."""
 
     csr: Annotated[
@@ -106,7 +92,7 @@ class CertificateRequest(_Model):
     root: Root
 
 
-class CertificateAnswer(_Model):
+class CertificateAnswer(ApiModel):
     """A certificate, which is in the log."""
 
     chain: Annotated[
@@ -117,7 +103,7 @@ class CertificateAnswer(_Model):
     log_index: Annotated[int, Field(ge=0, description="of the decision in the log")]
 
 
-class ResultRequest(_Model):
+class ResultRequest(ApiModel):
     """Evidence of anybody's, for an attestation result."""
 
     evidence: Annotated[Evidence, Field(description="of any format that is known")]
@@ -132,7 +118,7 @@ class ResultRequest(_Model):
     ]
 
 
-class PolicyText(_Model):
+class PolicyText(ApiModel):
     """The text of a policy that says everything by itself."""
 
     name: str
@@ -140,7 +126,7 @@ class PolicyText(_Model):
     text: Annotated[str, Field(description="TOML")]
 
 
-class Grant(_Model):
+class Grant(ApiModel):
     """Which names a certificate of a package gets, where this tenant deployed it."""
 
     package: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="digest of the package")]
@@ -154,7 +140,7 @@ class Grant(_Model):
     dns: list[str]
 
 
-class Policies(_Model):
+class Policies(ApiModel):
     """By what the Steward judges now."""
 
     policies: list[PolicyText]
@@ -167,7 +153,7 @@ class Policies(_Model):
     lifetime_s: Annotated[int, Field(ge=1, description="of a certificate, at most")]
 
 
-class Jwk(_Model):
+class Jwk(ApiModel):
     """A public key. RFC 7517."""
 
     kty: Literal["EC"]
@@ -179,20 +165,20 @@ class Jwk(_Model):
     kid: Annotated[str, Field(description="SHA-256 thumbprint of RFC 7638")]
 
 
-class Jwks(_Model):
+class Jwks(ApiModel):
     """The keys that sign attestation results."""
 
     keys: list[Jwk]
 
 
-class Health(_Model):
+class Health(ApiModel):
     """Whether decisions are made."""
 
     status: Literal["ok", "draining", "no log"]
     version: str
 
 
-class Problem(_Model):
+class Problem(ApiModel):
     """The body of every answer with a status from 400 on. RFC 9457."""
 
     type: Annotated[str, Field(pattern=f"^urn:enarx:problem:(?:{'|'.join(PROBLEMS)})$")]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import ssl
 import sys
@@ -26,7 +25,7 @@ from functools import partial
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from enarx.errors import EnarxError, PlatformError, UsageError
-from enarx.serving.http_server import HttpServer, Listening, bind_api, make_context
+from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context
 from enarx.serving.logs import Log
 from enarx.steward.api import make_app
 from enarx.steward.chambers import Chambers, make_undumpable
@@ -106,7 +105,7 @@ def serve(options: StewardOptions, *, log: Log, announce: Callable[[str], None],
         raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
     if options.insecure_http and options.tls_certificate is not None:
         raise UsageError("cannot serve: found --insecure-http with --tls-certificate, want one of them")
-    _allow_many_files()
+    allow_many_files()
     make_undumpable()
     # The log's thread holds Python's lock while it has much to write, and the API waits so long for it each time.
     sys.setswitchinterval(SWITCH_S)
@@ -122,11 +121,6 @@ def serve(options: StewardOptions, *, log: Log, announce: Callable[[str], None],
         stack.callback(listening.sock.close)
         service = _Service(options, folder, loaded, keys, fetch, listening, log, clock)
         return asyncio.run(service.run(announce))
-
-
-def _allow_many_files() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Service:

@@ -18,9 +18,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
+from enarx.crypto.certificates import X509_ERRORS
 from enarx.errors import DecodeError, UsageError
 from enarx.wire.cmw import (
     CMW_EXTENSION_OID,
@@ -122,14 +122,7 @@ def decode_keep_certificate_untrusted(der: bytes) -> KeepCertificate:
         found = extensions.get_extension_for_oid(x509.ObjectIdentifier(CMW_EXTENSION_OID)).value
     except x509.ExtensionNotFound as error:
         raise _refusal("the certificate", "no extension about a Keep", CMW_EXTENSION_OID) from error
-    except (
-        ValueError,
-        TypeError,
-        x509.UnsupportedGeneralNameType,
-        x509.DuplicateExtension,
-        x509.InvalidVersion,
-        UnsupportedAlgorithm,
-    ) as error:
+    except X509_ERRORS as error:
         raise _refusal("the certificate", " ".join(str(error).split())[:200], "X.509 in DER") from error
     if not isinstance(found, x509.UnrecognizedExtension):
         raise _refusal("the extension", type(found).__name__, "bytes")
@@ -148,7 +141,7 @@ def is_marked_emulated_untrusted(der: bytes) -> bool:
     try:
         subject = x509.load_der_x509_certificate(der).subject
         return any(each.value == EMULATED for each in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
-    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+    except X509_ERRORS as error:
         raise _refusal("the certificate", " ".join(str(error).split())[:200], "X.509 in DER") from error
 
 
