@@ -42,23 +42,25 @@ def main(argv):
         return error.status
 
 
-class HostProcess:
-    """A host that runs, until the block ends; its Keeps are ended with it."""
+class ServiceProcess:
+    """A service that runs, until the block ends; its log is read as it comes.
 
-    def __init__(self, state, *options, listen="127.0.0.1:0", scheme="http", stub=True, env=os.environ, **spawn):
-        program = [str(Path(__file__))] if stub else ["-m", "enarx", "host", "serve"]
-        self.state = Path(state)
+    Args:
+        command: as a list.
+        env: its environment, to which the sources are added.
+        popen: starts a process.
+        spawn: for `popen`.
+    """
+
+    def __init__(self, command, *, env, popen=subprocess.Popen, **spawn):
         self.lines = []
         self._line = threading.Condition()
-        command = [sys.executable, *program, "--listen", listen, "--state", str(state), *options]
         environment = {**env, "PYTHONPATH": str(TOP / "src")}
-        self.child = subprocess.Popen(
+        self.child = popen(
             command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, cwd="/", **spawn
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.url = self.wait_for("host listening on ").rpartition(" ")[2] if scheme else ""
-        self.port = int(self.url.rpartition(":")[2]) if scheme else 0
 
     def _read(self):
         for line in self.child.stderr:
@@ -69,24 +71,17 @@ class HostProcess:
             self.lines.append(None)
             self._line.notify_all()
 
-    def wait_for(self, text):
-        """Return the first line of the log that holds a text."""
+    def wait_for(self, text, *, after=0):
+        """Return the first line of the log that holds a text, of those after so many."""
 
         def found():
-            return next((line for line in self.lines if line is None or text in line), "")
+            return next((line for line in self.lines[after:] if line is None or text in line), "")
 
         with self._line:
             assert self._line.wait_for(lambda: found() != "", WAIT_S), f"no {text!r} in {self.lines}"
             line = found()
-        assert line is not None, f"the host ended without {text!r}: {self.lines}"
+        assert line is not None, f"the service ended without {text!r}: {self.lines}"
         return line
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-        end_keeps(self.state)
 
     def signal(self, number):
         self.child.send_signal(number)
@@ -102,6 +97,29 @@ class HostProcess:
             self.child.kill()
         if not self.child.stderr.closed:
             self.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+class HostProcess(ServiceProcess):
+    """A host; its Keeps are ended with it."""
+
+    def __init__(self, state, *options, listen="127.0.0.1:0", scheme="http", stub=True, env=os.environ, **spawn):
+        program = [str(Path(__file__))] if stub else ["-m", "enarx", "host", "serve"]
+        self.state = Path(state)
+        super().__init__(
+            [sys.executable, *program, "--listen", listen, "--state", str(state), *options], env=env, **spawn
+        )
+        self.url = self.wait_for("host listening on ").rpartition(" ")[2] if scheme else ""
+        self.port = int(self.url.rpartition(":")[2]) if scheme else 0
+
+    def __exit__(self, *_):
+        super().__exit__()
+        end_keeps(self.state)
 
 
 def keep_pids(state):

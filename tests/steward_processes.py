@@ -8,7 +8,6 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from enarx.wire import steward as wire
 from enarx.wire.release import Identity, encode_identity
 from enarx.wire.session import Limits, Receipt, without_evidence
 from tests.attesting import YESTERDAY, make_policy_text
+from tests.hosting import ServiceProcess
 
 TOP = Path(__file__).parent.parent
 WAIT_S = 30.0
@@ -140,7 +140,7 @@ def run_steward(*arguments, status=0, env=os.environ):
     return done.stdout, done.stderr
 
 
-class StewardProcess:
+class StewardProcess(ServiceProcess):
     """A Steward that serves, until the block ends.
 
     Args:
@@ -162,15 +162,8 @@ class StewardProcess:
         popen=subprocess.Popen,
     ):
         self.state = Path(state)
-        self.lines = []
-        self._line = threading.Condition()
         command = [sys.executable, *program, "steward", "serve", "--listen", listen, "--state", str(state)]
-        environment = {**env, "PYTHONPATH": str(TOP / "src")}
-        self.child = popen(
-            [*command, *options], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, text=True, cwd="/"
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        super().__init__([*command, *options], env=env, popen=popen)
         try:
             self.url = self.wait_for("Steward listening on ").rpartition(" ")[2]
         except BaseException:
@@ -178,27 +171,6 @@ class StewardProcess:
             raise
         self.port = int(self.url.rpartition(":")[2])
         self.root = self.state / "root.pem"
-
-    def _read(self):
-        for line in self.child.stderr:
-            with self._line:
-                self.lines.append(line.rstrip("\n"))
-                self._line.notify_all()
-        with self._line:
-            self.lines.append(None)
-            self._line.notify_all()
-
-    def wait_for(self, text, *, after=0):
-        """Return the first line of the log that holds a text, of those after so many."""
-
-        def found():
-            return next((line for line in self.lines[after:] if line is None or text in line), "")
-
-        with self._line:
-            assert self._line.wait_for(lambda: found() != "", WAIT_S), f"no {text!r} in {self.lines}"
-            line = found()
-        assert line is not None, f"the Steward ended without {text!r}: {self.lines}"
-        return line
 
     @property
     def root_digest(self):
@@ -233,27 +205,6 @@ class StewardProcess:
             content=wire.encode_certificate_request(request),
             headers={"content-type": wire.MEDIA_TYPE_JSON},
         )
-
-    def signal(self, number):
-        self.child.send_signal(number)
-
-    def wait(self):
-        status = self.child.wait(WAIT_S)
-        self._reader.join(WAIT_S)
-        self.child.stderr.close()
-        return status
-
-    def kill(self):
-        if self.child.poll() is None:
-            self.child.kill()
-        if not self.child.stderr.closed:
-            self.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
 
 
 def problem(answer):
