@@ -23,11 +23,20 @@ from cases import Bench, Enarx, Options, Row, WasmtimeCli, environment
 from deploy_cases import DEPLOY_CASES
 from image_measuring import MEASURING_CASES
 from machine_cases import MACHINE_CASES
+from package_cases import PACKAGE_CASES
 from steward_cases import STEWARD_CASES
 from timing import BenchError, become_subreaper, median
 from verifier_cases import VERIFIER_CASES
 
-CASES = {**RUN_CASES, **VERIFIER_CASES, **DEPLOY_CASES, **MEASURING_CASES, **MACHINE_CASES, **STEWARD_CASES}
+CASES = {
+    **RUN_CASES,
+    **VERIFIER_CASES,
+    **DEPLOY_CASES,
+    **MEASURING_CASES,
+    **MACHINE_CASES,
+    **STEWARD_CASES,
+    **PACKAGE_CASES,
+}
 MIN_ROUNDS = 5
 QUIET_LOAD = 0.25  # of the cores; above it, somebody else is working here.
 RECORDED = installs.TOP / "bench" / "results.md"

@@ -205,18 +205,24 @@ def make_nitro(numbers: Iterator[int]) -> Iterator[Subject]:
         )
 
 
-def make_cca(count: int) -> list[Subject]:
-    """Make tokens, each of a platform and a realm of its own; all the platforms are trust anchors."""
-    platforms = [CcaPlatform() for _ in range(count)]
-    anchors = TrustAnchors(cca={each.instance_id: each.spki for each in platforms})
+def make_cca(count: int, *, platforms: int | None = None) -> list[Subject]:
+    """Make tokens, each of a realm of its own; all the platforms are trust anchors.
+
+    Args:
+        count: of tokens.
+        platforms: of how many platforms, in turn; None makes one for each token.
+    """
+    keys = [ec.generate_private_key(ec.SECP384R1()) for _ in range(platforms or count)]
+    realms = [CcaPlatform(cpak=key) for _, key in zip(range(count), itertools.cycle(keys), strict=False)]
+    anchors = TrustAnchors(cca={each.instance_id: each.spki for each in realms})
     return [
         Subject(
-            data=platform.token(realm={10: number.to_bytes(64, "big")}),
-            signed=platform.platform_claims()[2396],
+            data=realm.token(realm={10: number.to_bytes(64, "big")}),
+            signed=realm.platform_claims()[2396],
             anchors=anchors,
             report_data=number.to_bytes(64, "big"),
         )
-        for number, platform in enumerate(platforms)
+        for number, realm in enumerate(realms)
     ]
 
 

@@ -103,6 +103,7 @@ class Between:
         self._env, self._options = env, options
         self._child: subprocess.Popen[bytes] | None = None
         self._tenants: set[socket.socket] = set()
+        self._serving: list[threading.Thread] = []
         self._port = 0
         self._tap = socket.socket(socket.AF_UNIX)
         self._tap.bind(str(self.folder / "tap"))
@@ -128,6 +129,9 @@ class Between:
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self.cut()
+        # Both ends of each are gone, so that it closes its own.
+        for thread in self._serving:
+            thread.join(WAIT_S)
         shutil.rmtree(self.folder)
 
     # --- The host
@@ -227,7 +231,7 @@ class Between:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            _spawn(serve, connection)
+            self._serving.append(_spawn(serve, connection))
 
     def _serve_tenant(self, tenant: socket.socket) -> None:
         try:

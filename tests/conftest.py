@@ -32,9 +32,12 @@ LINGER_S = 2.0
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C mean something to what is started here, also where whoever started this ignores it, as a shell's `&` does."""
+    """Have signals mean something to what is started here, also where who started this ignores them, as a shell's `&` and `nohup` do."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

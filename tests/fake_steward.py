@@ -42,14 +42,14 @@ MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
 class FakeAuthority:
-    """The authority of a Steward, which certifies whatever a test wants."""
+    """The authority of a Steward, which certifies whatever a test wants; other authorities too, where `below` are allowed."""
 
-    def __init__(self, at: datetime, name: str = "steward") -> None:
+    def __init__(self, at: datetime, name: str = "steward", *, below: int = 0) -> None:
         self.key = ec.generate_private_key(ec.SECP384R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.root = (
             self._builder(self.name, self.key.public_key(), at - DAY * 400, at + DAY * 3650)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
             .sign(self.key, hashes.SHA384())
         )
         self.root_der = self.root.public_bytes(Encoding.DER)
@@ -80,6 +80,14 @@ class FakeAuthority:
             )
         return builder.sign(self.key, hashes.SHA384())
 
+    def vouch(self, other: x509.Certificate) -> x509.Certificate:
+        """Return a certificate for another authority's name and key, which is below this one then."""
+        return (
+            self._builder(other.subject, other.public_key(), other.not_valid_before_utc, other.not_valid_after_utc)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self.key, hashes.SHA384())
+        )
+
     def credential(self, at, **options) -> Credential:
         """Return a certificate for an hour, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -98,15 +106,23 @@ class FakeSteward:
     Args:
         folder: for its key, which the standard library reads from a file.
         at: the time by its clock.
+        authority: whose certificates it gives out; None is one of its own.
 
     Attributes:
         change: is given each answer, and returns what is sent: an answer, a `Problem`, or bytes.
     """
 
-    def __init__(self, folder: Path, *, at: datetime | None = None, lifetime: timedelta = DAY) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        at: datetime | None = None,
+        lifetime: timedelta = DAY,
+        authority: FakeAuthority | None = None,
+    ) -> None:
         self.at = at or datetime.now(UTC)  # noqa: DTZ005, TID251, RUF100  # as a service has it
         self.lifetime = lifetime
-        self.authority = FakeAuthority(self.at)
+        self.authority = authority or FakeAuthority(self.at)
         self.requests: list[CertificateRequest] = []
         self.change: Callable[[Any], Any] = lambda answer: answer
         self.issued = threading.Semaphore(0)

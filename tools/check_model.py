@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check the protocol's model with SPIN: the properties hold in the whole of it, and each mutant breaks one of them.
+"""Check the protocol's two models with SPIN: the properties hold in the whole of each, and each mutant breaks one of them.
 
 usage: check_model.py [--trails] [--thorough]
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-MODEL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "model", "keep.pml")
+MODELS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "model")
 TOOLS = ("spin", "gcc")
 DEPTH = 100_000
 RUN_TIMEOUT_S = 900.0
@@ -26,11 +26,12 @@ MISSING = 3
 
 
 class Case(NamedTuple):
-    """One verification run: what is defined, and whether a property must fall."""
+    """One verification run: what is defined, whether a property must fall, what it is, and the model's file."""
 
     defines: tuple[str, ...]
     falls: bool
     means: str
+    model: str = "keep.pml"
 
 
 class Outcome(NamedTuple):
@@ -76,18 +77,33 @@ REDUNDANT = (
     Case(("FALLEN=0", "NO_TENANT_LEAF"), False, "likewise"),
 )
 
+IDENTITY = tuple(
+    Case(defines, falls, means, "identity.pml")
+    for defines, falls, means in (
+        (("ALL",), False, "a Steward, Keeps that trust it and Keeps that do not"),
+        (("TENANT_FELL",), False, "the attacker has the tenant's key, and deploys in its name"),
+        (("CHANNEL_FELL",), False, "the attacker chooses the nonces of all Keeps"),
+        (("REACHABLE",), True, "control: a Keep gets a certificate, and renews it"),
+        (("NO_ROOT",), True, ""),
+        (("NO_SPKI",), True, ""),
+        (("NO_NONCE",), True, ""),
+        (("NO_PURPOSE",), True, ""),
+        (("NO_IDENTITY",), True, ""),
+        (("NONCE_AGAIN",), True, ""),
+    )
+)
 
 # What takes both deployments to the end is found sooner depth first.
 FAR = frozenset({"REACHABLE", "NO_RECEIPT_HASH"})
-# To optimise a verifier takes longer than what it then saves, but in these whole searches of millions of states.
-LONG = frozenset({"FALLEN=1", "FALLEN=2", "FALLEN=3"})
+# To optimise a verifier takes longer than what it then saves, but in these whole searches: of millions of states, or of many choices in each.
+LONG = frozenset({"FALLEN=1", "FALLEN=2", "FALLEN=3", "TENANT_FELL", "CHANNEL_FELL"})
 
 
 def verify(case: Case, folder: str) -> Outcome:
     """Generate, compile and run the verifier; mutants breadth first where that is quick, for the shortest trail."""
-    defines = [f"-D{name}" for name in case.defines]
+    defines, model = [f"-D{name}" for name in case.defines], os.path.join(MODELS, case.model)
     subprocess.run(
-        ["spin", "-a", *defines, MODEL], cwd=folder, check=True, timeout=RUN_TIMEOUT_S, stdout=subprocess.DEVNULL
+        ["spin", "-a", *defines, model], cwd=folder, check=True, timeout=RUN_TIMEOUT_S, stdout=subprocess.DEVNULL
     )
     search = ["-DBFS"] if case.falls and not FAR.intersection(case.defines) else []
     level = "-O0" if case.falls or not LONG.intersection(case.defines) else "-O1"
@@ -119,16 +135,16 @@ def verify(case: Case, folder: str) -> Outcome:
     fell = re.search(r"assertion violated (.*) \(at depth", done.stdout)
     if fell is None:
         raise RuntimeError(f"{' '.join(case.defines)}: found an error that is no assertion\n{done.stdout[-2000:]}")
-    name = os.path.basename(MODEL) + ".trail"
+    name = case.model + ".trail"
     shown = subprocess.run(
-        ["spin", "-T", "-k", name, *defines, MODEL],
+        ["spin", "-T", "-k", name, *defines, model],
         cwd=folder,
         check=False,
         timeout=RUN_TIMEOUT_S,
         capture_output=True,
         text=True,
     )
-    words = ("fallen", "session", "Keep")
+    words = ("fallen", "session", "Keep", "the Steward", "the attacker")
     return Outcome(
         int(states[1]), seconds, fell[1], tuple(line for line in shown.stdout.splitlines() if line.startswith(words))
     )
@@ -149,14 +165,14 @@ def main(arguments: list[str]) -> int:
         return MISSING
     wrong = 0
     thorough = THOROUGH if "--thorough" in arguments else ()
-    for case in (*HOLDS, *thorough, *MUTANTS, *REDUNDANT):
+    for case in (*HOLDS, *thorough, *MUTANTS, *REDUNDANT, *IDENTITY):
         with tempfile.TemporaryDirectory(prefix="enarx-model-") as folder:
             found = verify(case, folder)
         right = bool(found.fell) == case.falls
         wrong += not right
         verdict = f"falls: {found.fell}" if found.fell else f"holds{': ' if case.means else ''}{case.means}"
         print(
-            f"{' '.join(case.defines):34} {found.states:>9} states {found.seconds:6.1f} s  {'' if right else 'WRONG '}{verdict}",
+            f"{' '.join((case.model.removesuffix('.pml'), *case.defines)):34} {found.states:>9} states {found.seconds:6.1f} s  {'' if right else 'WRONG '}{verdict}",
             flush=True,
         )
         if "--trails" in arguments:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from enarx.errors import PlatformError, UsageError
 
-__all__ = ["create_file", "user_folder", "write_whole"]
+__all__ = ["create_file", "make_private", "private_cache", "user_folder", "write_whole"]
 
 _BELOW_HOME = {"XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}
 
@@ -40,6 +41,38 @@ def user_folder(variable: str, name: str, *, purpose: str) -> str:
             )
         base = f"{home}/{_BELOW_HOME[variable]}"
     return f"{base}/enarx/{name}"
+
+
+def make_private(path: str) -> str:
+    """Make a folder of ours that is closed to others, where there is none, and return its path.
+
+    Raises:
+        PlatformError: it cannot be made, or is not ours alone.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.lstat(path)
+    except OSError as error:
+        raise PlatformError(f"cannot use {path}: {error.strerror}, want a folder that can be written") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise PlatformError(
+            f"cannot use {path}: found mode {status.st_mode & 0o7777:o} of user {status.st_uid},"
+            f" want a folder of user {os.geteuid()} alone",
+            hint=f"chmod 700 {path}",
+        )
+    return path
+
+
+def private_cache(name: str) -> str:
+    """Return a folder for what can be made again: below `$XDG_CACHE_HOME/enarx`, else `~/.cache/enarx`.
+
+    Raises:
+        PlatformError: it cannot be made, or is not ours alone.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.expanduser("~/.cache")
+    return make_private(os.path.join(base, "enarx", name))
 
 
 def write_whole(

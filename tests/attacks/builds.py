@@ -70,6 +70,21 @@ def no_purpose() -> None:
     transcript._report_data = lambda _purpose, *parts: hashlib.sha512(encode(["enarx-keep/1", *parts])).digest()
 
 
+def no_root() -> None:
+    """Leave the Steward's root out of what evidence for a certificate is over; a Steward can be built so, too."""
+    from enarx.channel import transcript
+    from enarx.steward import chambers
+
+    whole = transcript._report_data
+    transcript._report_data = lambda purpose, *parts: whole(purpose, *(parts[:3] if purpose == "identity" else parts))
+    # Where the Steward judges.
+    last = "from enarx.steward.chambers import sit"
+    assert last in chambers._PROGRAM
+    chambers._PROGRAM = chambers._PROGRAM.replace(
+        last, f"import runpy\nrunpy.run_path({__file__!r})['no_root']()\n{last}"
+    )
+
+
 def no_receipt_hash() -> None:
     """Leave the receipt out of what an attachment's evidence is over."""
     from enarx.deploy import attesting
@@ -174,6 +189,18 @@ def late_attach() -> None:
     Keep._attached = property(lambda _self: 0, lambda _self, _arrival: None)
 
 
+_OF_WORKLOADS: list[str] = []
+
+
+def _workload_too(build: str) -> None:
+    """Have a Keep start workload processes of the same build."""
+    from enarx.keep import main
+
+    started = main.Keep.func if isinstance(main.Keep, partial) else main.Keep
+    _OF_WORKLOADS.append(build)
+    main.Keep = partial(started, command=[sys.executable, __file__, ",".join(_OF_WORKLOADS), "workload"])
+
+
 def no_hardening() -> None:
     """Stay dumpable, with no limit on core dumps; the workload process too."""
     import os
@@ -186,8 +213,44 @@ def no_hardening() -> None:
         os.set_inheritable(link_fd, False)
 
     main.harden = soft
-    main.Keep = partial(main.Keep, command=[sys.executable, __file__, "no-hardening", "workload"])
+    _workload_too("no-hardening")
     workload.give_up = lambda: None
+
+
+# --- What a workload process checks of its peers
+
+
+def any_tenant() -> None:
+    """Take a peer's package as it is for whatever tenant it runs."""
+    from enarx.runtime import peers
+
+    make, decode = peers.PeerRules.__init__, peers.decode_identity_untrusted
+    peers.PeerRules.__init__ = lambda self, rules, **how: make(self, [(package, "any") for package, _ in rules], **how)
+    peers.decode_identity_untrusted = lambda record: decode(record)._replace(pristine=True)
+    _workload_too("any-tenant")
+
+
+def any_root() -> None:
+    """Take a certificate whatever its chain ends in."""
+    from enarx.runtime import tls
+
+    look = tls._look
+
+    def accept(_accepted, store):
+        tls._lib.X509_STORE_CTX_set_error(store, 0)
+        return look(1, store)
+
+    tls._verify = tls._ffi.callback("int(int, X509_STORE_CTX *)", accept, error=0)
+    _workload_too("any-root")
+
+
+def no_result() -> None:
+    """Take a certificate that has no result of a Steward."""
+    from enarx.runtime import peers
+
+    whole = peers.decode_keep_certificate_untrusted
+    peers.decode_keep_certificate_untrusted = lambda certificate: whole(certificate)._replace(result=b"taken for one")
+    _workload_too("no-result")
 
 
 def _given(see: Callable[[list[str], list[str], bytes], None]) -> None:
@@ -459,6 +522,8 @@ BUILDS = {
         any_answer,
         any_attach,
         any_group,
+        any_root,
+        any_tenant,
         any_version,
         late_attach,
         leaf,
@@ -474,6 +539,8 @@ BUILDS = {
         no_purpose,
         no_receipt_hash,
         no_report_data,
+        no_result,
+        no_root,
         no_signature,
         no_tenant_leaf,
         nonce_only,

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from enarx.channel.link import Link, Stream, Target, open_link
+from enarx.channel.link import relay as carry
 from enarx.channel.session import Session
 from enarx.crypto.x509 import Credential, make_self_signed
 from enarx.emulator.installation import open_installation
@@ -166,12 +168,19 @@ class Host:
         self.launched: bytes | None = None  # the measurement of Keeps that it starts, where it is not the true one
         self.captured: list[tuple[str, bytes]] = []
         self.errors: list[BaseException] = []
+        # Where connections of workloads and Keeps end: by name and port, a port of this machine or a socket of a Keep's workload.
+        self.routes: dict[tuple[str, int], int | tuple[str, str]] = {}
         self._home = folder / "home"
         platform = f"{self._home}/share/enarx/emulated-platform"
         shutil.copytree(_platform(), platform)
         self._installation = open_installation(platform, at=_now())
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where this machine's emulated platform is, for whoever judges by it."""
+        return {"PATH": os.environ["PATH"], "HOME": str(self._home), "XDG_DATA_HOME": f"{self._home}/share"}
 
     # --- What it has
 
@@ -230,8 +239,31 @@ class Host:
                     await keep.arrived.wait()
                 await stream.write(keep.blobs[digest])
                 stream.end()
+            elif (there := self.routes.get((stream.target.host, stream.target.port))) is not None:
+                connection = await self.reach(there)
+                stream.confirm()
+                await carry(stream, connection)
             else:
                 stream.reset("refused")
+
+    async def reach(self, there: int | tuple[str, str]) -> socket.socket:
+        """Return a connection to a port of this machine, or to a socket of a Keep's workload: the Keep's name, and its own."""
+        if isinstance(there, int):
+            connection = socket.socket()
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", there))
+            return connection
+        keep, name = there
+        assert self.keeps[keep].link is not None
+        near, far = socket.socketpair()
+        stream = await self.keeps[keep].link.open(Target.inbound(name))
+
+        async def pass_on() -> None:
+            with contextlib.suppress(TransportError):
+                await carry(stream, far)
+
+        self._spawn(pass_on())
+        return near
 
     # --- The API
 

@@ -130,7 +130,8 @@ def releases() -> list[bytes]:
     )
     least = r.Release(manifests()[0], {r.MAIN: blob}, r.Configuration(), 1, bytes(32), None)
     steward = r.Steward("https://steward.example", b"root")
-    most = r.Release(manifests()[1], dict.fromkeys((r.MAIN, r.TOML, r.FILES), blob), given, 1 << 60, bytes(32), steward)
+    blobs = {r.MAIN: blob._replace(layer=r.Layer(b"n" * 16, b"h" * 32)), r.TOML: blob, r.FILES: blob}
+    most = r.Release(manifests()[1], blobs, given, 1 << 60, bytes(32), steward)
     return [r.encode_release(least), r.encode_release(most)]
 
 
@@ -566,6 +567,7 @@ def host_requests() -> list[bytes]:
     kind = {"content-type": "application/json"}
     wanted = {"backend": "nil", "memory-bytes": 1 << 20, "ports": [{"name": "web", "port": 8080}]}
     upload = {"upload-offset": "0", "upload-length": "9"}
+    stored = {"registry": "registry.example", "repository": "team/app", "length": 9}
     requests = (
         ["POST", "/v1/keeps", kind, [json.dumps(wanted).encode()]],
         ["POST", "/v1/keeps", kind, [b'{"backend":"nil",', b'"memory-bytes":1048576}']],
@@ -578,6 +580,8 @@ def host_requests() -> list[bytes]:
         ["PATCH", f"{keep}/blobs/{DIGEST}", upload, [b"123", b"456789"]],
         ["PATCH", f"{keep}/blobs/{DIGEST}", upload | {"upload-length": "3"}, [b"1234"]],
         ["PATCH", f"{keep}/blobs/{DIGEST}", upload | {"upload-offset": "5"}, []],
+        ["POST", f"{keep}/blobs/{DIGEST}/fetch", kind, [json.dumps(stored).encode()]],
+        ["POST", f"{keep}/blobs/{DIGEST}/fetch", kind, [json.dumps(stored | {"registry": "other.example"}).encode()]],
         ["WS", f"{keep}/session", {"sec-websocket-protocol": "enarx-link.v1"}, [b"hello"]],
         ["WS", f"{keep}/session", {"sec-websocket-protocol": "enarx-link.v1"}, ["text"]],
         ["GET", "/healthz", {"origin": "http://x"}, []],

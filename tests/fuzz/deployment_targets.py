@@ -803,6 +803,7 @@ def _host_api() -> Callable[[bytes], object]:
     metrics_of, tenants_of = attribute("host.metrics", "Metrics"), attribute("host.tenants", "Tenants")
     tenant_of = attribute("host.tenants", "Tenant")
     answer_of, usage = attribute("host.models", "ErrorAnswer"), _error("UsageError")
+    fetcher_of = attribute("host.fetching", "RegistryFetcher")
     folder = _folder_in_memory()
     record = record_of(id=seed.KEEP_ID, tenant="local", backend="nil", state="ready", created_ns=1, memory_bytes=1 << 20, package_bytes=4096, reserved_bytes=1 << 21, boot="b", claimed=True)  # fmt: skip
     named = tenant_of(name="local", token_sha256=hashlib.sha256(b"token").digest(), max_disk_bytes=5000)
@@ -813,6 +814,13 @@ def _host_api() -> Callable[[bytes], object]:
             if wanted["backend"] == "tdx":
                 raise usage("cannot start it")
             return record
+
+    class _Fetcher(fetcher_of):  # type: ignore[misc, valid-type]
+        async def start(self, blob: Any, ref: Any) -> None:
+            _require(ref.registry == "registry.example", "what the operator does not allow is fetched")
+            blob.release()
+
+    fetcher = _Fetcher(("registry.example",), _Log())
 
     def make(log: _Log) -> tuple[Any, Any]:
         fleet = _Fleet(folder=None, store=store(":memory:"), launchers={}, limits=limits(keeps=1, memory_bytes=1, disk_bytes=1 << 20), outbound=None, publish="127.0.0.1", log=log)  # fmt: skip
@@ -847,7 +855,7 @@ def _host_api() -> Callable[[bytes], object]:
         is_socket, log = method == "WS", _Log()
         fleet, _ = make(log)
         tenants = tenants_of((named,) if "authorization" in headers else None)
-        app = make_app(fleet=fleet, tenants=lambda: tenants, metrics=metrics_of(fleet), log=log)
+        app = make_app(fleet=fleet, tenants=lambda: tenants, metrics=metrics_of(fleet), log=log, fetcher=fetcher)
         scope = {
             "type": "websocket" if is_socket else "http",
             "http_version": "1.1",
@@ -1119,7 +1127,7 @@ _TABLE_OF_TARGETS = (
     make_target("platform request", "host.platform", "answer_platform", seed.platform_requests, _PACKED, is_cbor, 3, make=_platform, more=("emulator.service",), entries=("answer",), max_bytes=1000),
     make_target("keep process", "host.platform", "package_of_process", seed.keep_processes, _change_process, _is_packed(2), 30, make=_process, errors=("PlatformError",), max_bytes=1000),
     make_target("tenants file", "host.tenants", "decode_tenants", seed.tenants_files, by_lines(_TENANT_VALUES), _is_toml, 8, make=_tenants, entries=("recognise_untrusted", "is_operator_untrusted"), errors=("ConfigError",), max_bytes=3000),
-    make_target("host request", "host.api", "make_app", seed.host_requests, _change_request, _is_packed(4), 5, make=_host_api, entries=("create", "blob", "session", "answer"), errors=(), max_bytes=3000),
+    make_target("host request", "host.api", "make_app", seed.host_requests, _change_request, _is_packed(4), 5, make=_host_api, more=("host.fetching",), entries=("create", "blob", "fetch", "session", "answer"), errors=(), max_bytes=3000),
     make_target("host answer", "deploy.host_client", "_ask", seed.host_answers, _PACKED, _is_packed(2), 5, make=_host_client, entries=("_keep", "list_keeps", "upload", "_append", "_offset_of", "show_parts"), errors=_SAID_BY_HOSTS, max_bytes=3000),
     make_target("deployment folder", "deploy.folder", "load_credential", seed.deployment_files, _change_file, lambda data: data[:1] in {b"k", b"p", b"r"}, 8, make=_folder, entries=("load_offset", "load_receipt"), errors=_FILED, max_bytes=70_000),
     make_target("receipt", "wire.receipt_file", "decode_receipt_untrusted", seed.receipts, _JSON, _is_receipt, 8, max_bytes=40_000),

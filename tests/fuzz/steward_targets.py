@@ -218,7 +218,7 @@ def _log_entry() -> Callable[[bytes], object]:
 _TABLE_OF_TARGETS = (
     make_target("steward certificate request", STEWARD, "decode_certificate_request_untrusted", seed.certificate_requests, _JSON, is_json, 10, make=_again("decode_certificate_request_untrusted", "encode_certificate_request"), more=("wire.json_members",)),
     make_target("steward result request", STEWARD, "decode_result_request_untrusted", seed.result_requests, _JSON, is_json, 10, make=_again("decode_result_request_untrusted", "encode_result_request")),
-    make_target("steward challenge request", STEWARD, "decode_challenge_request_untrusted", lambda: [b"", b"{}", b" { }\n"], _JSON, lambda data: not data.strip() or is_json(data), 3, make=_empty_request, max_bytes=1100),
+    make_target("steward challenge request", STEWARD, "decode_challenge_request_untrusted", lambda: [b"", b"{}", b" { }\n", b'{"purpose":"identity","keys":[1,2]}'], _JSON, lambda data: not data.strip() or is_json(data), 10, make=_empty_request, max_bytes=1100),
     make_target("steward challenge", STEWARD, "decode_challenge_answer_untrusted", seed.challenge_answers, _JSON, is_json, 10, make=_again("decode_challenge_answer_untrusted", "encode_challenge_answer"), max_bytes=1100),
     make_target("steward certificate answer", STEWARD, "decode_certificate_answer_untrusted", seed.certificate_answers, _JSON, is_json, 10, make=_again("decode_certificate_answer_untrusted", "encode_certificate_answer")),
     make_target("steward problem", STEWARD, "decode_problem_untrusted", seed.problems, _JSON, is_json, 10, make=_again("decode_problem_untrusted", "encode_problem")),

@@ -41,11 +41,28 @@ if __name__ == "__main__":
     sys.path.insert(0, str(TOP))
     sys.path.append(str(ATHERIS))
 
-from tests.fuzz import deployment_targets, steward_targets, verifier_mutations, verifier_targets  # noqa: E402
+from tests.fuzz import (  # noqa: E402
+    deployment_targets,
+    drawbridge_targets,
+    package_encryption_targets,
+    package_format_targets,
+    package_signature_targets,
+    steward_targets,
+    verifier_mutations,
+    verifier_targets,
+)
 from tests.fuzz.verifier_seeds import roots_of_tests  # noqa: E402
 from tests.fuzz.verifier_targets import ROOTS_FILE, Target  # noqa: E402
 
-TARGETS = verifier_targets.TARGETS | deployment_targets.TARGETS | steward_targets.TARGETS
+TARGETS = (
+    verifier_targets.TARGETS
+    | deployment_targets.TARGETS
+    | steward_targets.TARGETS
+    | package_encryption_targets.TARGETS
+    | package_format_targets.TARGETS
+    | drawbridge_targets.TARGETS
+    | package_signature_targets.TARGETS
+)
 
 MAX_MEMORY_BYTES = 3 << 30
 SLOW_S = 1.0
@@ -54,7 +71,7 @@ SAMPLE = 16
 MAX_FAULTS = 20
 MAX_MEASURED = 4000
 KEPT_WITHOUT_ATHERIS = 1500
-FRESH = 0.35
+FRESH = 0.5
 # What bytes, text and keys have methods of; where a parser's own function has such a name, it is among its target's entries.
 NAMES_OF_OTHERS = frozenset({"decode", "encode", "serialise", "verify"})
 CHILD_LIMIT_S = 3 * 3600

@@ -165,8 +165,23 @@ def test_client_certificates_are_judged_as_configured(
             # The alert comes with the first read, or its reset overtakes it.
             with pytest.raises((ssl.SSLError, ConnectionError)):
                 require_echo(port, client(shows=pair), b"hello")
+            why = (
+                b"found no client certificate"
+                if pair is None
+                else b"certificate (has no trusted issuer|signature failure)"
+            )
+            started.until_stderr(rb"enarx: handshake with [0-9a-f.:]+ failed: " + why)
             require_echo(port, client(shows=good), b"served all the same")
         assert started.end().status == 0
+
+
+def test_a_service_of_a_component_says_whom_it_refused(enarx, guest, tmp_path: Path, authority, stranger):
+    config = listen_config(tmp_path, f'[tls]\nclient_auth = "required"\ntrust_anchors = ["{authority.root}"]\n')
+    with enarx.start("--wasmcfgfile", config, guest("component/http_hello")) as started:
+        port = started.port("listen")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            require_echo(port, client(shows=stranger.issue("client")), b"hello")
+        started.until_stderr(rb"enarx: handshake with [0-9a-f.:]+ failed: certificate (has no trusted|signature)")
 
 
 def serve_one(listener: socket.socket, context: ssl.SSLContext) -> bytes:

@@ -274,8 +274,10 @@ def pair(enarx, host, policy, tenant, guest, free_port_for_all, tmp_path_factory
     state = found_steward(folder / "state", policy=policy, grants=grants)
     with serving(state, enarx) as steward:
         common = (*named(steward), "--tenant-key", tenant.key)
-        with deployed(host, *common, server):
+        with deployed(host, *common, server) as service:
             yield SimpleNamespace(
+                service=service.started,
+                stranger_digest=stranger_digest,
                 port=port,
                 common=common,
                 tenant=of,
@@ -308,9 +310,15 @@ def test_a_keep_refuses_a_service_that_is_none_of_its_peers(host, pair):
 def test_a_service_refuses_a_keep_with_another_module(host, pair):
     """It has a certificate of the same Steward, of the same tenant, and accepts the service; it gets nothing."""
     ended = host.deploy(*pair.common, "--peer", f"{pair.server.hex()}:{pair.tenant}", pair.stranger)
-    # It learns no reason: who is none of the peers gets a connection that breaks.
     assert (ended.status, ended.stdout) == (1, b""), ended.stderr
     assert "web-client: " in ended.stderr
+    # It is told that it was refused, and the service's own tenant whom it refused and why.
+    assert "peer refused with the alert: bad certificate; its own log says why" in ended.stderr
+    pair.service.until_stderr(
+        rb"enarx: handshake with a client failed: certificate is that of package %s .*, want one of the peers\n"
+        % pair.stranger_digest.hex().encode(),
+        WAIT_S,
+    )
     # The one that is welcome still is.
     ended = host.deploy(*pair.common, "--peer", f"{pair.server.hex()}:{pair.tenant}", pair.client)
     assert ended.stdout.endswith(PAGE), ended.stderr
@@ -318,14 +326,59 @@ def test_a_service_refuses_a_keep_with_another_module(host, pair):
 
 def test_a_client_without_a_certificate_is_refused(pair):
     context = trusting(pair.steward.root)
-    assert answer_or_nothing(pair.port, context) == b""
+    with pytest.raises(ssl.SSLError, match="certificate required"):
+        get(pair.port, context)
+    pair.service.until_stderr(rb"enarx: handshake with a client failed: found no client certificate, want one", WAIT_S)
 
 
-def answer_or_nothing(port, context):
-    """Ask for the page; a connection that breaks is no answer."""
-    with contextlib.suppress(OSError):
-        return get(port, context)
-    return b""
+def test_a_policy_names_the_steward_and_any_client_that_it_certifies_is_one(
+    host, enarx, policy, tenant, guest, free_port, tmp_path
+):
+    """Nothing in the package says whose certificates clients have to show, and no flag which Steward there is."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    client, client_digest = packed(tmp_path / "client", guest("web-client"), "web-client", port=free_port)
+    more = '\n[tls]\nclient_auth = "required"\n'
+    server, server_digest = packed(tmp_path / "server", guest("web-service"), "web-service", port=free_port, more=more)
+    grants = [(digest, tenant.digest, (NAME,)) for digest in (server_digest, client_digest)]
+    with (
+        serving(found_steward(mine, policy=policy, grants=grants), enarx) as steward,
+        serving(found_steward(other, policy=policy, grants=grants), enarx) as stranger,
+    ):
+        by_policy = tmp_path / "tenant.toml"
+        by_policy.write_text(
+            f'{policy}\n[steward]\nurl = "https://{NAME}:{steward.port}"\nroot = "{steward.root.relative_to(tmp_path)}"\n'
+        )
+        named_by_policy = ("--policy", by_policy, "--tenant-key", tenant.key)
+        with deployed(host, *named_by_policy, server) as service:
+            peer = ("--peer", f"{server_digest.hex()}:{tenant.digest.hex()}")
+            ended = host.deploy(*named_by_policy, *peer, client)
+            assert (ended.status, ended.stdout.endswith(PAGE)) == (0, True), ended.stderr
+            with pytest.raises(ssl.SSLError, match="certificate required"):
+                get(service.port, trusting(steward.root))
+            # Its certificate is of another Steward, which nobody here named.
+            anchors = tmp_path / "client" / "anchors.pem"
+            anchors.write_bytes(steward.root.read_bytes())
+            text = (client / "Enarx.toml").read_text()
+            (client / "Enarx.toml").write_text(f'{text}\n[tls]\ntrust_anchors = ["anchors.pem"]\n')
+            configuration = stranger.state / "steward.toml"
+            grant = grants_text((digest_of(client), tenant.digest, (NAME,)))
+            configuration.write_text(configuration.read_text() + grant)
+            seen = len(stranger.lines)
+            stranger.signal(signal.SIGHUP)
+            stranger.wait_for("rules-loaded", after=seen)
+            ended = host.deploy(*named(stranger), "--tenant-key", tenant.key, client)
+            assert (ended.status, ended.stdout) == (1, b""), ended.stderr
+            service.started.until_stderr(
+                rb"handshake with a client failed: certificate (has no trusted|signature)", WAIT_S
+            )
+        # A flag does not take the policy's place, and without either there is nobody to judge clients.
+        ended = host.deploy(*named_by_policy, *named(stranger), server)
+        refused(ended, 102, "--steward: found another Steward than [steward] of")
+        refused(
+            host.deploy(server),
+            102,
+            'tls.client_auth: found "required" without tls.trust_anchors and without a Steward',
+        )
 
 
 # --- Who gets nothing ----------------------------------------------------------------------------------------------------
@@ -544,7 +597,6 @@ def asked(tmp_path_factory):
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
     entries = log_entries(state)
-    assert entries["refusal"]
     assert not entries["certificate"]
 
 

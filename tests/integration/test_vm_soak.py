@@ -63,11 +63,14 @@ def test_machines_in_a_row_leave_nothing(enarx, tmp_path, evidence, machines):
             assert not named(keep["id"])
             if number < SETTLED:
                 continue
-            # A connection of ours to the API closes a moment after its answer.
+            # A connection of ours to the API closes a moment after its answer, and may be there at the first look.
             settled = settled or left_of(host.child.pid)
             with contextlib.suppress(AssertionError):
-                until(lambda: left_of(host.child.pid) == settled)  # noqa: B023 - the one that there is now
-            assert left_of(host.child.pid) == settled
+                until(lambda: len(left_of(host.child.pid)[0]) <= len(settled[0]))  # noqa: B023 - the one that there is now
+            left = left_of(host.child.pid)
+            if len(left[0]) < len(settled[0]):
+                settled = left
+            assert left == settled
             memory.append(rss_bytes(host.child.pid))
         assert not guards(state)
         assert not list((state / "keeps").iterdir())

@@ -86,6 +86,8 @@ _CREDIT_STEP_BYTES = WINDOW_BYTES // 2
 _SMALL_BYTES = 4096
 _SOCKET_BUFFER_BYTES = 1 << 20
 _MAX_PIECES = 64
+# Of a peer that has ended: more than sockets and the buffers of a virtual machine hold.
+_MAX_LAST_BYTES = 16 << 20
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 _Piece = bytes | bytearray | memoryview
@@ -566,6 +568,20 @@ class Link:
         await self.closed.wait()
         return self.reason
 
+    def close_after_peer(self, reason: str) -> None:
+        """End the link of a peer that has ended: what it said before is taken first, and streams that it ended can be read to their ends.
+
+        Args:
+            reason: one phrase.
+        """
+        left = _MAX_LAST_BYTES + self.received_bytes
+        while not self.closed.is_set():
+            before = self.received_bytes
+            self._receive_ready(reason)
+            if self.received_bytes == before or self.received_bytes > left:
+                break
+        self.close(reason)
+
     def close(self, reason: str = "found it closed by this end") -> None:
         """End the link and every stream of it, at once. May be called again."""
         if self.closed.is_set():
@@ -593,16 +609,16 @@ class Link:
 
     # --- Receiving
 
-    def _receive_ready(self) -> None:
+    def _receive_ready(self, at_end: str | None = None) -> None:
         try:
             count = self._sock.recv_into(self._view)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self.close(f"found {_words(error)}")
+            self.close(at_end or f"found {_words(error)}")
             return
         if not count:
-            self.close("found it closed by the peer")
+            self.close(at_end or "found it closed by the peer")
             return
         self.received_bytes += count
         # What is said in answer leaves together.

@@ -29,15 +29,24 @@ COMMANDS = {
     "image list": "enarx.cli.image",
     "image verify": "enarx.cli.image",
     "image measure": "enarx.cli.image_measure",
+    "package build": "enarx.cli.package",
+    "package info": "enarx.cli.package",
+    "package publish": "enarx.cli.package_transfer",
+    "package fetch": "enarx.cli.package_transfer",
+    "package import": "enarx.cli.package_drawbridge",
     "platform info": "enarx.cli.platform",
     "platform selftest": "enarx.cli.platform_selftest",
     "config init": "enarx.cli.config",
     "cache list": "enarx.cli.cache",
     "cache clear": "enarx.cli.cache",
+    "package encrypt": "enarx.cli.package_encryption",
+    "package recipient": "enarx.cli.package_encryption",
     "attest evidence": "enarx.cli.attest_evidence",
     "attest inspect": "enarx.cli.attest",
     "attest verify": "enarx.cli.attest",
     "attest connect": "enarx.cli.attest_connect",
+    "package sign": "enarx.cli.package_signing",
+    "package verify": "enarx.cli.package_signing",
     "policy init": "enarx.cli.policy",
     "policy check": "enarx.cli.policy",
     "completion": "enarx.cli.completion",
@@ -81,6 +90,11 @@ def main(argv: list[str], base: list[str] | None = None) -> int:
             from enarx.cli import start_image
 
             start_image.write(base, ui.note if verbose else lambda _: None)
+        if name.startswith("package "):
+            from enarx.cli.unwinding import unwound_by_signals
+
+            with unwound_by_signals():
+                return command.run(parsed)
         return command.run(parsed)
     except EnarxError as error:
         ui.show_error(error, verbose=verbose)

@@ -44,7 +44,10 @@ COMMANDS = {
     "cache clear": Command(
         "cache clear",
         summary="remove them",
-        description="Remove every compiled module. The next run of each application compiles it again.",
+        description=(
+            "Remove every compiled module, and what was fetched from registries. The next run of each application compiles it\n"
+            "again, and fetches it again if it is in a registry."
+        ),
         examples=(("enarx cache clear", "start from nothing"),),
         run=_clear,
     ),

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`enarx deploy`: a workload in a Keep on a host that nobody has to trust; its standard streams are this command's."""
+"""`enarx deploy`: a workload in a Keep on a host that nobody has to trust; its standard streams are this command's.
+
+What holds the file together: the one way from the options to the workload's status. What the options say is put together first and in
+one place each (the package, who has to have signed it, the Steward, the tenant's key), then all of it is deployed, then the workload is
+talked to and its end is told.
+"""
 
 from __future__ import annotations
 
 from enarx.cli import ui
 from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, name_of, now, show_findings
 from enarx.cli.options import Command, Option, Parsed
-from enarx.cli.run import BACKENDS, fill_standard_descriptors, read_directory, read_overrides
+from enarx.cli.run import BACKENDS, PACKAGE_OPTIONS, fill_standard_descriptors, read_directory, read_overrides
 from enarx.cli.run import COMMANDS as RUN
 from enarx.errors import EnarxError, TransportError, UsageError
 from enarx.host.backends import require_backend
@@ -19,8 +24,10 @@ if TYPE_CHECKING:
     from enarx.deploy.deploying import Deployment
     from enarx.deploy.host_client import HostAddress, HostClient, HostKeep
     from enarx.deploy.package import Package
+    from enarx.deploy.package_source import Signers
     from enarx.deploy.policy import TenantPolicy
     from enarx.deploy.session import Detached, Ended
+    from enarx.rats import PackageSigner
     from enarx.wire.overrides import Overrides
     from enarx.wire.release import Steward
 
@@ -39,22 +46,11 @@ def _deploy(parsed: Parsed) -> int:
     import asyncio
 
     from enarx.deploy.host_client import parse_address
-    from enarx.deploy.package import DirectorySource, load_package
 
     fill_standard_descriptors()
     require_backend(parsed.value("backend") or "auto")
     now()
-    package = load_package(
-        parsed.operands[0],
-        config_path=parsed.value("wasmcfgfile"),
-        overrides=_read_overrides(parsed),
-        directories=[
-            DirectorySource(path=each.host, guest=each.guest, read_only=each.read_only)
-            for each in map(read_directory, parsed.all("dir"))
-        ],
-        plaintext=frozenset(parsed.all("allow-plaintext")),
-        steward=_read_steward(parsed),
-    )
+    package = _load_package(parsed)
     to = parsed.value("to")
     if to is None and parsed.flag("detach"):
         raise UsageError(
@@ -74,6 +70,53 @@ def _deploy(parsed: Parsed) -> int:
         raise
 
 
+def _load_package(parsed: Parsed) -> Package:
+    """Read the package, from wherever it is. What was opened for it is gone afterwards: all that travels is in memory."""
+    from dataclasses import replace
+
+    from enarx.cli.package import open_named
+    from enarx.deploy.package import DirectorySource, load_package
+    from enarx.wire.release import MAIN
+
+    overrides = _read_overrides(parsed)
+    directories = [
+        DirectorySource(path=each.host, guest=each.guest, read_only=each.read_only)
+        for each in map(read_directory, parsed.all("dir"))
+    ]
+    steward = _read_steward(parsed)
+    with open_named(parsed, require=_read_signers(parsed)) as opened:
+        package = load_package(
+            opened.path,
+            config_path=parsed.value("wasmcfgfile"),
+            overrides=overrides,
+            directories=directories,
+            plaintext=frozenset(parsed.all("allow-plaintext")),
+            steward=steward,
+        )
+    if opened.path == opened.name:
+        return package
+    stored = opened.stored
+    # What the Keep would get from the registry has to be what was read here.
+    if stored is not None and stored.blob.plaintext != package.digests[MAIN]:
+        stored = None
+    return replace(package, path=opened.name, stored=stored)
+
+
+def _read_signers(parsed: Parsed) -> Signers | None:
+    """Return who may sign, where the policy or a flag wants a signature."""
+    path, root = parsed.value("policy"), parsed.value("trust-root")
+    if path is None and root is None and not parsed.flag("require-signature"):
+        return None
+    from enarx.deploy.package_signers import find_signers
+
+    named: tuple[PackageSigner, ...] = ()
+    if path is not None:
+        from enarx.deploy.policy import find_policy
+
+        named = find_policy(path, emulated=parsed.flag("insecure-accept-emulated")).policy.package_signers
+    return find_signers(named, is_required=parsed.flag("require-signature"), at=now(), trust_root=root)
+
+
 def _read_overrides(parsed: Parsed) -> Overrides:
     """Return what the workload options say, and who may be at the other end of its TLS connections."""
     from enarx.wire.peers import ANY_TENANT, parse_peer
@@ -88,18 +131,21 @@ def _read_overrides(parsed: Parsed) -> Overrides:
 
 
 def _read_steward(parsed: Parsed) -> Steward | None:
+    """Return the Steward that flags or the policy name; where both do, it is one."""
     url, root = parsed.value("steward"), parsed.value("steward-root")
-    if url is None and root is None:
+    policy = parsed.value("policy")
+    if url is None and root is None and policy is None:
         return None
-    if url is None or root is None:
+    if (url is None) != (root is None):
         there, missing = ("--steward", "--steward-root FILE") if root is None else ("--steward-root", "--steward URL")
         raise UsageError(
             f"cannot deploy: found {there} alone, want {missing} with it",
             hint="a Steward is believed for its root, which you have from whoever runs it",
         )
     from enarx.deploy.naming import load_steward
+    from enarx.deploy.policy import find_steward
 
-    return load_steward(url, root)
+    return find_steward(policy, None if url is None or root is None else load_steward(url, root))
 
 
 async def _run(
@@ -318,10 +364,11 @@ COMMANDS = {
         summary="attest a Keep on a host and run an application in it",
         description=(
             "Run a WebAssembly application in a Keep on a host that need not be trusted. The Keep has to prove what it is; only\n"
-            "what your policy accepts is entrusted with anything. PACKAGE is a module, or a directory with main.wasm and\n"
-            "Enarx.toml. Standard streams are the workload's, and so is the status, 0 to 99; 134 is a trap, 130 is Ctrl-C, and\n"
-            "from 101 on it is ours (docs/cli.md). Ctrl-C interrupts the workload, again within 5 seconds kills it; closing\n"
-            "the terminal leaves it running. Without --to, a host is started here for this one run."
+            "what your policy accepts is entrusted with anything. PACKAGE is a module, a directory with main.wasm and Enarx.toml,\n"
+            "an OCI layout or an archive of one, or oci://HOST/REPOSITORY:TAG (docs/packages.md). Standard streams are the\n"
+            "workload's, and so is the status, 0 to 99; 134 is a trap, 130 is Ctrl-C, and from 101 on it is ours (docs/cli.md).\n"
+            "Ctrl-C interrupts the workload, again within 5 seconds kills it; closing the terminal leaves it running. Without\n"
+            "--to, a host is started here for this one run."
         ),
         options=(
             Option("to", "URL", "the host: https://host[:port], or http:// on this machine or without a token"),
@@ -339,12 +386,15 @@ COMMANDS = {
             Option("machine", "BACKEND=ADDR:PORT", "without --to: have the Keep on this machine, which runs from an image for clouds"),
             *(option for option in RUN["run"].options if option.name in _WORKLOAD_OPTIONS),
             Option("allow-plaintext", "NAME", "let the host see and change what passes through this socket", repeat=True),
-            Option("steward", "URL", "the Steward that certifies the Keep, https://host[:port]; needs --steward-root"),
+            Option("steward", "URL", "the Steward that certifies the Keep, https://host[:port]; needs --steward-root; [steward] of the policy can say it too"),
             Option("steward-root", "FILE", "its root.pem, one certificate: the Keep believes nobody else to be the Steward"),
             Option("tenant-key", "FILE", "your key, by whose digest a Steward's grants know you; made where there is none"),
             Option("peer", "PACKAGE[:TENANT]",
                    "who may be at the other end of the workload's TLS connections, by digests: instead of [tls] peers; needs a"
                    " Steward, and without TENANT nothing may be given beyond the package", repeat=True),
+            Option("require-signature", "", "refuse a package that nobody signed who may, as [[package.signer]] of the policy says"),
+            Option("trust-root", "FILE", "sigstore's trusted_root.json for keyless signatures, instead of the shipped one"),
+            *(option for option in RUN["run"].options if option.name in PACKAGE_OPTIONS),
             Option("receipt", "FILE", "also write the receipt there; enarx attest verify judges it again"),
             *ACCESS,
             *FETCHING,
@@ -352,6 +402,8 @@ COMMANDS = {
         examples=(
             ("enarx deploy app.wasm --to https://keeps.example", "run it there, if what runs there is what you have here"),
             ("enarx deploy app/ --to https://keeps.example --policy policy.toml --detach", "leave it running"),
+            ("enarx deploy oci://registry.example/team/app:1.0 --to https://keeps.example --policy policy.toml",
+             "fetch it, if it is what that tag was before and who signed it may"),
             ("enarx deploy hello.wasm --insecure-accept-emulated", "try it all on this machine, without protection"),
         ),
         run=_deploy,

@@ -27,6 +27,7 @@ def _serve(parsed: Parsed) -> int:
 
 
 def _options(parsed: Parsed) -> HostOptions:
+    from enarx.host.fetching import parse_allowed
     from enarx.host.fleet import HostLimits
     from enarx.host.launchers.remote import parse_machine
     from enarx.host.service import HostOptions
@@ -75,6 +76,7 @@ def _options(parsed: Parsed) -> HostOptions:
         vm_evidence=parsed.value("vm-evidence") or "vtpm",
         experimental=parsed.flag("experimental"),
         machines=tuple(map(parse_machine, parsed.all("machine"))),
+        registries=tuple(map(parse_allowed, parsed.all("allow-registry"))),
         parent_fd=None if parsed.value("parent-fd") is None else _number(parsed, "parent-fd", 3, least=3),
     )
 
@@ -181,6 +183,12 @@ COMMANDS = {
             ),
             Option("publish", "ADDR", "address on which workloads' ports are published; the API's if not given"),
             Option("ports", "LOW-HIGH", "which port numbers tenants may ask for; 1024-65535 if not given"),
+            Option(
+                "allow-registry",
+                "HOST[/REPOSITORY]",
+                "fetch encrypted packages from there for Keeps, so that tenants need not upload them; may be repeated",
+                repeat=True,
+            ),
             Option("no-outbound", "", "connect nowhere for Keeps"),
             Option("outbound-local", "", "with --tenants: also connect to addresses that are not public for Keeps"),
             Option(

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
+from enarx.cli.progress import show_progress
 from enarx.errors import ConfigError, UsageError
 from enarx.wire.machine import TCP_LINK_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from enarx.image.inputs import Progress
     from enarx.image.lock import Lock
     from enarx.image.store import Image
@@ -31,7 +28,7 @@ def _build(parsed: Parsed) -> int:
     form = parsed.value("format")
     if form is None and parsed.flag("output"):
         raise UsageError("cannot build an image: found --output without --format, want both: an image is a folder")
-    with _progress() as progress:
+    with show_progress() as progress:
         lock = _lock(parsed, arch, progress)
         image = build_image(
             arch,
@@ -103,7 +100,7 @@ def _verify(parsed: Parsed) -> int:
     from enarx.image.store import open_image
 
     image = open_image(parsed.operands[0])
-    with _progress() as progress:
+    with show_progress() as progress:
         verify_contents(image, progress=progress)
         if parsed.flag("rebuild"):
             _compare(image, _lock(parsed, image.arch, progress), progress)
@@ -160,31 +157,6 @@ def _number(text: str | None, default: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 3:
         raise UsageError(f"cannot build an image: --level: found {text!r:.40}, want a number")
     return int(text)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show progress: on a terminal one line that changes and goes at the end, else a line for each step."""
-    import sys
-
-    shown = [""]
-    terminal = sys.stderr.isatty()
-
-    def show(what: str, done: int, total: int) -> None:
-        if terminal:
-            text = f"{what}: {done * 100 // total}%" if total else what
-            if text != shown[0]:
-                shown[0] = text
-                print(f"\r\x1b[Kenarx: {text}", end="", file=sys.stderr, flush=True)
-        elif what != shown[0]:
-            shown[0] = what
-            ui.note(what + (f" ({total} bytes)" if total else ""))
-
-    try:
-        yield show
-    finally:
-        if terminal and shown[0]:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 _LOCK = Option("lock", "FILE", "pins the inputs; otherwise the lock that came with enarx")

@@ -15,6 +15,7 @@ from enarx.errors import EnarxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from enarx.deploy.package_source import OpenedPackage
     from enarx.runtime.workload import Directory, Workload
     from enarx.wire import EnarxToml
     from enarx.wire.overrides import Overrides
@@ -24,6 +25,7 @@ _CONFIG = "Enarx.toml"
 _MAX_CONFIG_BYTES = 1_000_000
 _MAX_STATUS = 99
 _DIRECTORY, _FILE = 0o040000, 0o100000
+PACKAGE_OPTIONS = ("accept-new-digest", "decryption-key")
 BACKENDS = ("auto", "snp", "tdx", "cca", "sgx", "vm", "nil")
 
 
@@ -46,7 +48,16 @@ def _run(parsed: Parsed) -> int:
     fill_standard_descriptors()
     requested = parsed.value("backend") or "auto"
     backend = choose_backend(requested)
-    module, config = _sources(parsed)
+    if not _is_stored(parsed.operands[0]):
+        return _run_at(parsed, None, requested, backend)
+    from enarx.cli.package import open_named
+
+    with open_named(parsed) as opened:
+        return _run_at(parsed, opened, requested, backend)
+
+
+def _run_at(parsed: Parsed, opened: OpenedPackage | None, requested: str, backend: str) -> int:
+    module, config = _sources(parsed, parsed.operands[0] if opened is None else opened.path)
     workload = _workload(parsed, module, config)
 
     from enarx.runtime import run_workload
@@ -58,21 +69,24 @@ def _run(parsed: Parsed) -> int:
     def fail(error: EnarxError) -> None:
         ui.show_error(error, verbose=verbose)
 
+    leave = None if opened is None else opened.remove
     say = ui.note if verbose else ui.silence
     # Compiling is the engine's too: Ctrl-C has to end it from outside.
-    cache = Cache(default_root(), say, before_compiling=lambda: watch(None, fail))
+    cache = Cache(default_root(), say, before_compiling=lambda: watch(None, fail, leave))
+    if opened is not None and opened.was_encrypted:
+        cache = cache.apart()
 
     def begin() -> None:
         if requested == "auto":
             ui.note(f"backend {backend}: nothing here protects data in use (enarx platform info says why)")
-        watch(workload.limits.timeout_s, fail)
+        watch(workload.limits.timeout_s, fail, leave)
         # The launcher switched it off for the start; what was made since lives as long as the workload.
         gc.freeze()
         gc.enable()
 
     outcome = run_workload(workload, cache, begin)
     if outcome.trap is not None:
-        ui.show_trap(workload.path, outcome.trap)
+        ui.show_trap(module if opened is None else opened.name, outcome.trap)
     elif outcome.status > _MAX_STATUS:
         ui.note(
             f"the workload ended with status {outcome.status}; ending with {_MAX_STATUS}, since what is above is ours"
@@ -90,9 +104,18 @@ def _is(path: str, kind: int) -> bool:
         return False
 
 
-def _sources(parsed: Parsed) -> tuple[str, str | None]:
+def _is_stored(path: str) -> bool:
+    """Return whether a package has to be opened first: it is in a registry, an OCI layout, or an archive of one."""
+    if path.startswith("oci://") or path.endswith(".tar"):
+        return True
+    if _is(f"{path}/oci-layout", _FILE):
+        return not _is(f"{path}/{_MAIN}", _FILE)
+    # A tag or a digest stands behind the path of a layout.
+    return ":" in path and not _is(path, _FILE) and not _is(path, _DIRECTORY)
+
+
+def _sources(parsed: Parsed, module: str) -> tuple[str, str | None]:
     """Return the module's file and the configuration's, if there is one."""
-    module = parsed.operands[0]
     config = parsed.value("wasmcfgfile")
     if not _is(module, _DIRECTORY):
         return module, config
@@ -217,8 +240,9 @@ COMMANDS = {
         summary="run an application in a Keep on this machine",
         description=(
             "Run a WebAssembly application in a Keep on this machine. MODULE is a core module, a component or\n"
-            "WebAssembly text, or a directory with main.wasm and Enarx.toml. The status is the workload's own, 0 to 99;\n"
-            "134 is a trap, 130 is Ctrl-C, and from 101 on it is ours (docs/cli.md)."
+            "WebAssembly text, a directory with main.wasm and Enarx.toml, or a package: an OCI layout, a .tar of one, or\n"
+            "oci://HOST/REPOSITORY:TAG (docs/packages.md). The status is the workload's own, 0 to 99; 134 is a trap, 130\n"
+            "is Ctrl-C, and from 101 on it is ours (docs/cli.md)."
         ),
         options=(
             Option(
@@ -243,11 +267,14 @@ COMMANDS = {
             Option("fuel", "N", "limit of instructions, in the engine's fuel; slows code down"),
             Option("output", "SIZE", "limit of what is written to stdout and stderr together"),
             Option("open-files", "N", "limit of files and sockets open at once; 1024 if nothing is said"),
+            Option("accept-new-digest", "", "let a registry's tag lead to another package than it did last"),
+            Option("decryption-key", "FILE", "opens an encrypted package", repeat=True),
         ),
         examples=(
             ("enarx run hello.wasm", "run it; `auto` says on stderr what does not protect it"),
             ("enarx run app.wasm --env LANG=C --dir ./data::/data::ro -- --verbose", "with all it needs"),
             ("enarx run server/ --listen http=tcp:8080 --timeout 10m", "serve for ten minutes"),
+            ("enarx run oci://registry.example/team/app:1.0", "fetch it, and run it"),
         ),
         run=_run,
     )

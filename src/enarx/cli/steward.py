@@ -73,7 +73,14 @@ def _tell_next_steps(state: str, *, has_policy: bool, is_intermediate: bool) -> 
     else:
         ui.note(f"Keeps and whoever asks them trust its root: {state}/{files.ROOT}")
     if not has_policy:
-        ui.note(f"say which Keeps it believes: enarx policy init {state}/{files.POLICY} --image process")
+        from enarx import __version__
+        from enarx.host.launchers.qemu import this_arch
+
+        image = f"keep-{__version__}-{this_arch()}"
+        ui.note(f"say which Keeps it believes: enarx policy init {state}/{files.POLICY} --image {image}")
+        ui.note(
+            "another image's name in its place, or `process` for a trial with Keeps that are processes, which nothing protects"
+        )
     ui.note(f"say who gets which names: {state}/{files.CONFIGURATION}")
     ui.show_hint(f"enarx steward serve --state {state}")
     return 0

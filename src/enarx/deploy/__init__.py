@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from enarx.deploy.host_client import HostClient, HostKeep, parse_address
     from enarx.deploy.keep_transport import AsyncKeepTransport, KeepTransport
     from enarx.deploy.package import DirectorySource, Package, load_package
-    from enarx.deploy.policy import TenantPolicy, find_policy, make_policy
+    from enarx.deploy.policy import TenantPolicy, find_policy, find_steward, make_policy
     from enarx.deploy.private_host import private_host
     from enarx.deploy.receipt import rejudge
     from enarx.deploy.service_judge import JudgedService, KeepPolicy, ServiceJudge
@@ -63,6 +63,7 @@ else:
         "default_state_root": "folder",
         "deploy_package": "deploying",
         "find_policy": "policy",
+        "find_steward": "policy",
         "keep_ssl_context": "connecting",
         "load_package": "package",
         "make_policy": "policy",
@@ -104,6 +105,7 @@ __all__ = [
     "default_state_root",
     "deploy_package",
     "find_policy",
+    "find_steward",
     "keep_ssl_context",
     "load_package",
     "make_policy",

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from enarx.errors import AppraisalError, EnarxError, TransportError
+from enarx.errors import AppraisalError, EnarxError, PlatformError, TransportError, UsageError
+from enarx.wire.release import MAIN
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from enarx.deploy.host_client import HostClient, HostKeep
     from enarx.deploy.package import Package
     from enarx.deploy.policy import TenantPolicy
-    from enarx.deploy.sealing import SealedBlob
+    from enarx.deploy.sealing import SealedBlob, StoredBlob
     from enarx.deploy.session import Conversation
     from enarx.wire.receipt_file import ReceiptFile
 
@@ -170,16 +171,17 @@ async def deploy_package(
             # 3
             folder = DeploymentFolder.of(state_root, host.address.name, keep.id)
             folder.create(prepared.credential)
+            made = folder
+            blobs = await _place(host, keep.id, package, prepared.blobs, say)
         except EnarxError as error:
             await refuse(session, error)
             raise
-        made = folder
         # 4
         provisioned = await provision(
             session,
             attested,
             package,
-            prepared.blobs,
+            blobs,
             judge=judge,
             host=host,
             keep_id=keep.id,
@@ -224,9 +226,30 @@ def _prepare(package: Package, clock_ns: Callable[[], int], key: EllipticCurvePr
 
     at = datetime.fromtimestamp(clock_ns() / 1e9, UTC)
     return _Prepared(
-        blobs=seal_blobs(package.plaintexts, package.digests),
+        blobs=seal_blobs(
+            # What a registry has encrypted need not be encrypted again, as a rule.
+            {name: data for name, data in package.plaintexts.items() if package.stored is None or name != MAIN},
+            package.digests,
+        ),
         credential=make_self_signed(at=at, lifetime=_LEAF_LIFETIME, key=key),
     )
+
+
+async def _place(
+    host: HostClient, keep_id: str, package: Package, blobs: dict[str, SealedBlob], say: Callable[[str], None]
+) -> dict[str, SealedBlob | StoredBlob]:
+    """Have the host begin to fetch what a registry has, where it does that; else encrypt that too, for an upload."""
+    stored = package.stored
+    if stored is None:
+        return {**blobs}
+    try:
+        await host.fetch_blob(keep_id, stored)
+    except (UsageError, PlatformError):
+        from enarx.deploy.sealing import seal_blobs
+
+        say(f"the host does not fetch from {stored.registry}: uploading the package")
+        return {**await asyncio.to_thread(seal_blobs, {MAIN: package.plaintexts[MAIN]}, package.digests), **blobs}
+    return {MAIN: stored, **blobs}
 
 
 async def _open(host: HostClient, keep_id: str, credential: Credential) -> Session:

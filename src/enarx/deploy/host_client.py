@@ -33,7 +33,7 @@ from enarx.wire.host_api import DEFAULT_PORT, MAX_PORTS, MAX_TOKEN_BYTES
 from enarx.wire.strict_json import load_json_untrusted
 
 if TYPE_CHECKING:
-    from enarx.deploy.sealing import SealedBlob
+    from enarx.deploy.sealing import SealedBlob, StoredBlob
     from enarx.deploy.socket_stream import SocketStream
     from enarx.image.measure import LaunchParts
 
@@ -299,6 +299,17 @@ class HostClient:
                     hint="try again; the Keep is still empty and will be taken down",
                 ) from problem
             await asyncio.sleep(_FIRST_PAUSE_S * 2**idle)
+
+    async def fetch_blob(self, keep_id: str, stored: StoredBlob) -> None:
+        """Have the host begin to fetch a blob from a registry.
+
+        Raises:
+            UsageError: it does not fetch from there, or at all.
+            PlatformError: it cannot have it from there, or fetches too much already. Otherwise as `create_keep` does.
+        """
+        path = f"/v1/keeps/{require_id(keep_id)}/blobs/{stored.blob.ciphertext.hex()}/fetch"
+        where = {"registry": stored.registry, "repository": stored.repository}
+        await self._ask("POST", path, body={**where, "length": stored.blob.ciphertext_length})
 
     async def _append(self, path: str, blob: SealedBlob, offset: int) -> int:
         """Send everything from an offset on, and return how much the host has then."""

@@ -25,26 +25,30 @@ __all__ = ["load_steward", "load_tenant_key", "tenant_digest"]
 MAX_ROOT_BYTES = 8192
 
 
-def load_steward(url: str, root_path: str) -> Steward:
+def load_steward(
+    url: str, root_path: str, *, url_name: str = "--steward", root_name: str = "--steward-root"
+) -> Steward:
     """Return a Steward that the tenant names.
 
     Args:
         url: where the Keep asks it.
         root_path: a PEM file with the certificate that the Keep is to trust: the Steward's own, alone.
+        url_name: the flag or key that has the URL, for messages.
+        root_name: the same for the root.
 
     Raises:
         ConfigError: the URL is none, or the file no certificate of an authority.
     """
-    parse_steward_url(url, name="--steward")
+    parse_steward_url(url, name=url_name)
     try:
         with open(root_path, "rb") as file:
             pem = file.read(MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"--steward-root: {root_path}: {error.strerror}", path=root_path) from error
+        raise ConfigError(f"{root_name}: {root_path}: {error.strerror}", path=root_path) from error
     certificates = load_certificates(pem, path=root_path)
     if len(certificates) != 1:
         raise ConfigError(
-            f"--steward-root: {root_path}: found {len(certificates)} certificates, want the Steward's own alone",
+            f"{root_name}: {root_path}: found {len(certificates)} certificates, want the Steward's own alone",
             path=root_path,
             hint="root.pem of the Steward's folder: an authority above the Steward's may have others below it",
         )
@@ -56,7 +60,7 @@ def load_steward(url: str, root_path: str) -> Steward:
         is_authority = False
     if not is_authority or len(der) > MAX_ROOT_BYTES:
         raise ConfigError(
-            f"--steward-root: {root_path}: found {len(der)} bytes that are no authority's, want a CA certificate of at most"
+            f"{root_name}: {root_path}: found {len(der)} bytes that are no authority's, want a CA certificate of at most"
             f" {MAX_ROOT_BYTES}",
             path=root_path,
             hint="root.pem of the Steward's folder, from whoever runs it, and not over a network that you do not trust",

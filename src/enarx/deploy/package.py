@@ -24,6 +24,7 @@ from hashlib import sha256
 
 from enarx.crypto import cbor
 from enarx.deploy.host_client import HostPort
+from enarx.deploy.sealing import StoredBlob
 from enarx.errors import UsageError
 from enarx.wire import ConnectFile, EnarxToml, ListenFile, decode_enarx_toml
 from enarx.wire.enarx_toml import MAX_BYTES as MAX_TOML_BYTES
@@ -88,6 +89,7 @@ class Package:
         ports: that the host has to publish.
         memory_bytes: that the Keep needs for the workload.
         steward: that certifies the Keep, or None.
+        stored: the module where a registry has it, encrypted, for hosts that fetch from there; or None.
     """
 
     path: str
@@ -98,6 +100,7 @@ class Package:
     ports: tuple[HostPort, ...]
     memory_bytes: int
     steward: Steward | None = None
+    stored: StoredBlob | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -246,11 +249,11 @@ def _require_named(wanted: str | None, named: Steward | None) -> None:
     if named is None:
         raise UsageError(
             f"cannot deploy: steward: found {wanted} in the package's Enarx.toml, want it named by whoever deploys",
-            hint=f"--steward {wanted} --steward-root FILE, if that Steward shall say who this workload is",
+            hint=f"--steward {wanted} --steward-root FILE or [steward] of the policy, if that Steward shall say who this workload is",
         )
     if parse_steward_url(wanted) != parse_steward_url(named.url):
         raise UsageError(
-            f"cannot deploy: steward: found {wanted} in the package's Enarx.toml and {named.url} in --steward, want the same",
+            f"cannot deploy: steward: found {wanted} in the package's Enarx.toml and {named.url} named by whoever deploys, want the same",
             hint="a package without a steward takes whichever is named",
         )
 

@@ -5,7 +5,7 @@ Seal and provision:
 
 1. The release has the keys and digests of everything that travels. It is sealed to the one-time key of the offer, with the offer's
    report data as `info`, so that nobody but this Keep can open it, and this Keep only in this session.
-2. `provision` is sent, and the ciphertext handed to the host meanwhile. After the first byte of it a failure ends the Keep.
+2. `provision` is sent, and the ciphertext handed to the host meanwhile, where the host does not fetch it itself. After the first byte of it a failure ends the Keep.
 3. The receipt says what the Keep runs. It is compared with what was computed here, and its evidence judged under the same policy.
 
 What is left is to store the receipt and to say so (`Conversation.accept`): without that word the Keep ends with the session.
@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enarx.channel.hpke import seal
 from enarx.channel.transcript import configuration_digest, spki_hash
 from enarx.deploy.attesting import FAREWELL_S, SEND_S, Attested, Judge, Judged, judge_receipt, raise_failure, refuse
+from enarx.deploy.sealing import SealedBlob
 from enarx.errors import DecodeError, EnarxError, TransportError, UsageError, VerificationError
 from enarx.wire.release import MAIN, Configuration, Identity, Release, decode_identity_untrusted, encode_release
 from enarx.wire.session import Failure, Provision, Receipt
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from enarx.channel.session import Session
     from enarx.deploy.host_client import HostClient
     from enarx.deploy.package import Package
-    from enarx.deploy.sealing import SealedBlob
+    from enarx.deploy.sealing import StoredBlob
 
 __all__ = ["Provisioned", "provision", "require_room"]
 
@@ -69,7 +70,7 @@ async def provision(
     session: Session,
     attested: Attested,
     package: Package,
-    blobs: Mapping[str, SealedBlob],
+    blobs: Mapping[str, SealedBlob | StoredBlob],
     *,
     judge: Judge,
     host: HostClient,
@@ -82,7 +83,7 @@ async def provision(
         session: in which the offer came.
         attested: the accepted offer.
         package: what it shall run.
-        blobs: its ciphertext, by name.
+        blobs: its ciphertext, by name, or where the host has begun to fetch it from.
         judge: with the tenant's policy.
         host: takes the ciphertext.
         keep_id: the host's name for the Keep.
@@ -113,7 +114,7 @@ async def provision(
         if isinstance(said, Failure):
             raise_failure(said)
         raise
-    receipt = await _receive(session, host, keep_id, blobs)
+    receipt = await _receive(session, host, keep_id, [each for each in blobs.values() if isinstance(each, SealedBlob)])
     expected = Identity(
         package=package.digest,
         module=release.blobs[MAIN].plaintext,
@@ -131,7 +132,7 @@ async def provision(
     return Provisioned(receipt=receipt, judged=judged)
 
 
-async def _receive(session: Session, host: HostClient, keep_id: str, blobs: Mapping[str, SealedBlob]) -> Receipt:
+async def _receive(session: Session, host: HostClient, keep_id: str, blobs: Sequence[SealedBlob]) -> Receipt:
     """Hand over the ciphertext and wait for the receipt; whatever fails first ends both."""
     upload = asyncio.ensure_future(_upload(host, keep_id, blobs))
     answer = asyncio.ensure_future(session.receive(RECEIPT_TIMEOUT_S))
@@ -156,8 +157,8 @@ async def _receive(session: Session, host: HostClient, keep_id: str, blobs: Mapp
     return message
 
 
-async def _upload(host: HostClient, keep_id: str, blobs: Mapping[str, SealedBlob]) -> None:
-    for blob in blobs.values():
+async def _upload(host: HostClient, keep_id: str, blobs: Sequence[SealedBlob]) -> None:
+    for blob in blobs:
         await host.upload(keep_id, blob)
 
 

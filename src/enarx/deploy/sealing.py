@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encrypt what travels outside of the session: each blob with a key of its own, made here and used once.
 
-The ciphertext stays in memory in its segments, so that an upload can go on anywhere without encrypting again.
+The ciphertext stays in memory in its segments, so that an upload can go on anywhere without encrypting again. What is encrypted in a
+registry already need not be: the host can fetch it from there, and the Keep is told how to open it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hashlib import sha256
 from enarx.channel.segments import SEGMENT_BYTES, TAG_BYTES, seal
 from enarx.wire.release import Blob
 
-__all__ = ["SealedBlob", "seal_blobs"]
+__all__ = ["SealedBlob", "StoredBlob", "seal_blobs"]
 
 _SEALED_BYTES = SEGMENT_BYTES + TAG_BYTES
 _CHUNK_SEGMENTS = 16
@@ -49,6 +50,21 @@ class SealedBlob:
         for at in range(first, len(self.segments), _CHUNK_SEGMENTS):
             chunk = b"".join(self.segments[at : at + _CHUNK_SEGMENTS])
             yield chunk[within:] if at == first else chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob that a registry has, encrypted; the tenant sends nothing of it.
+
+    Args:
+        blob: what the release says of it, its key among that.
+        registry: `HOST[:PORT]`.
+        repository: in it.
+    """
+
+    blob: Blob = field(repr=False)
+    registry: str
+    repository: str
 
 
 def seal_blobs(plaintexts: Mapping[str, bytes], digests: Mapping[str, bytes] | None = None) -> dict[str, SealedBlob]:

@@ -14,7 +14,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
@@ -25,9 +25,22 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import enarx
 from enarx.errors import DecodeError, EnarxError, KeepError, PlatformError, TransportError, UsageError
+from enarx.host.fetching import RegistryFetcher
 from enarx.host.fleet import Fleet, QuotaError, UnknownKeepError, blob_limit
 from enarx.host.metrics import Metrics
-from enarx.host.models import MAX_BODY_BYTES, ErrorAnswer, ErrorDetail, Health, Keep, KeepList, KeepRequest, Parts, Port
+from enarx.host.models import (
+    MAX_BODY_BYTES,
+    ErrorAnswer,
+    ErrorDetail,
+    Fetching,
+    FetchRequest,
+    Health,
+    Keep,
+    KeepList,
+    KeepRequest,
+    Parts,
+    Port,
+)
 from enarx.host.openapi import openapi_bytes
 from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
@@ -41,6 +54,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from enarx.channel.link import Stream
+    from enarx.host.blobs import Blob
 
 __all__ = ["make_app"]
 
@@ -66,10 +80,13 @@ _PAGE_POLICY = (
     f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'".encode(),
 )
 
+Model = TypeVar("Model", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log) -> ASGIApp:
+def make_app(
+    *, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log, fetcher: RegistryFetcher
+) -> ASGIApp:
     """Make the application.
 
     Args:
@@ -77,8 +94,9 @@ def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, 
         tenants: gives whoever may use the host now.
         metrics: what is counted.
         log: where events go.
+        fetcher: gets blobs from registries.
     """
-    api = _Api(fleet, tenants, metrics, log)
+    api = _Api(fleet, tenants, metrics, log, fetcher)
     routes = [
         Route("/v1/keeps", api.answered(api.create), methods=["POST"]),
         Route("/v1/keeps", api.answered(api.list), methods=["GET"]),
@@ -87,6 +105,7 @@ def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, 
         Route("/v1/keeps/{id}/parts", api.answered(api.parts), methods=["GET"]),
         WebSocketRoute("/v1/keeps/{id}/session", api.session),
         Route("/v1/keeps/{id}/blobs/{digest}", api.answered(api.blob), methods=["HEAD", "PATCH"]),
+        Route("/v1/keeps/{id}/blobs/{digest}/fetch", api.answered(api.fetch), methods=["POST"]),
         Route("/healthz", api.answered(api.health), methods=["GET"]),
         Route("/metrics", api.answered(api.metrics), methods=["GET"]),
         Route("/openapi.json", api.answered(api.openapi), methods=["GET"]),
@@ -108,11 +127,14 @@ def make_app(*, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, 
 class _Api:
     """The endpoints."""
 
-    def __init__(self, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log) -> None:
+    def __init__(
+        self, fleet: Fleet, tenants: Callable[[], Tenants], metrics: Metrics, log: Log, fetcher: RegistryFetcher
+    ) -> None:
         self._fleet = fleet
         self._tenants = tenants
         self._metrics = metrics
         self._log = log
+        self._fetcher = fetcher
 
     def answered(self, endpoint: Endpoint) -> Endpoint:
         """Turn errors of an endpoint into answers, and count and log each request."""
@@ -210,21 +232,7 @@ class _Api:
 
     async def create(self, request: Request) -> Response:
         tenant = self._tenant(request)
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            raise RefusedError(
-                415, UsageError("cannot read the request: found another Content-Type, want application/json")
-            )
-        data = load_json_untrusted(
-            await read_body(request, max_bytes=MAX_BODY_BYTES), what="request", max_bytes=MAX_BODY_BYTES
-        )
-        try:
-            wanted = KeepRequest.model_validate(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = (
-                ".".join(str(part) if str(part).isprintable() else ascii(part) for part in first["loc"])[:80] or "body"
-            )
-            raise UsageError(f"cannot read the request: {where}: {first['msg'][:200].lower()}") from error
+        wanted = await _read_model(request, KeepRequest)
         record = await self._fleet.create(
             tenant,
             backend=wanted.backend,
@@ -257,18 +265,14 @@ class _Api:
     async def blob(self, request: Request) -> Response:
         tenant = self._tenant(request)
         identifier, digest = request.path_params["id"], request.path_params["digest"]
-        if not _DIGEST.fullmatch(digest):
-            raise UsageError("cannot take the blob: found another name, want its SHA-256 in lower-case hexadecimal")
+        _require_digest(digest)
         if request.method == "HEAD":
             known = self._fleet.hosted_untrusted(tenant, identifier).blobs.find(digest)
             headers = {"Upload-Offset": "0"} if known is None else _progress(known.offset, known.length)
             return Response(headers=headers)
         offset, length = _number(request, "upload-offset"), _number(request, "upload-length")
         blob = self._fleet.blob_untrusted(tenant, identifier, digest, length)
-        if not blob.take():
-            raise RefusedError(
-                423, TransportError("cannot take the blob: found another upload of it", hint="wait for that to end")
-            )
+        _take(blob)
         try:
             if offset != blob.offset:
                 raise RefusedError(
@@ -280,6 +284,17 @@ class _Api:
         finally:
             blob.release()
         return Response(status_code=204, headers=_progress(blob.offset, length))
+
+    async def fetch(self, request: Request) -> Response:
+        tenant = self._tenant(request)
+        identifier, digest = request.path_params["id"], request.path_params["digest"]
+        _require_digest(digest)
+        wanted = await _read_model(request, FetchRequest)
+        ref = self._fetcher.find_untrusted(wanted.registry, wanted.repository, digest)
+        blob = self._fleet.blob_untrusted(tenant, identifier, digest, wanted.length)
+        _take(blob)
+        await self._fetcher.start(blob, ref)
+        return _json(Fetching(offset=blob.offset, length=blob.length), 202)
 
     # --- Sessions
 
@@ -329,6 +344,9 @@ async def _carry(socket: WebSocket, stream: Stream) -> None:
     down = asyncio.create_task(_carry_down(socket, stream))
     try:
         done, _ = await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if up in done and up.result():
+            # What the Keep said before it took no more is still on its way to a tenant who is there.
+            done, _ = await asyncio.wait({down}, timeout=HANG_UP_TIMEOUT_S)
         for task in done:
             task.result()
     finally:
@@ -337,20 +355,21 @@ async def _carry(socket: WebSocket, stream: Stream) -> None:
         await asyncio.gather(up, down, return_exceptions=True)
 
 
-async def _carry_up(socket: WebSocket, stream: Stream) -> None:
+async def _carry_up(socket: WebSocket, stream: Stream) -> bool:
+    """Carry what a tenant says, and return whether he is there after it."""
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
-            return
+            return False
         data = message.get("bytes")
         if data is None:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect, OSError):
                 await socket.close(1003, "want binary messages")
-            return
+            return False
         try:
             await stream.write(data)
         except TransportError:
-            return  # `_carry_down` learns it as well, and says so
+            return True  # `_carry_down` learns it as well, and says so
 
 
 async def _carry_down(socket: WebSocket, stream: Stream) -> None:
@@ -389,6 +408,23 @@ def _certificate(connection: HTTPConnection) -> bytes | None:
     return found if isinstance(found, bytes) else None
 
 
+async def _read_model(request: Request, model: type[Model]) -> Model:
+    """Return the body of a request."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError(
+            415, UsageError("cannot read the request: found another Content-Type, want application/json")
+        )
+    data = load_json_untrusted(
+        await read_body(request, max_bytes=MAX_BODY_BYTES), what="request", max_bytes=MAX_BODY_BYTES
+    )
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) if str(part).isprintable() else ascii(part) for part in first["loc"])[:80] or "body"
+        raise UsageError(f"cannot read the request: {where}: {first['msg'][:200].lower()}") from error
+
+
 async def _chunks(request: Request, metrics: Metrics) -> AsyncIterator[bytes]:
     async for chunk in read_pieces(request):
         metrics.uploaded.inc(len(chunk))
@@ -402,6 +438,18 @@ def _number(request: Request, header: str) -> int:
             f"cannot take the blob: header {header.title()}: found no number, want one of at most 15 digits"
         )
     return int(value)
+
+
+def _require_digest(text: str) -> None:
+    if not _DIGEST.fullmatch(text):
+        raise UsageError("cannot take the blob: found another name, want its SHA-256 in lower-case hexadecimal")
+
+
+def _take(blob: Blob) -> None:
+    if not blob.take():
+        raise RefusedError(
+            423, TransportError("cannot take the blob: found another upload of it", hint="wait for that to end")
+        )
 
 
 def _progress(offset: int, length: int) -> dict[str, str]:

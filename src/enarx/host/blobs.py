@@ -42,6 +42,7 @@ class Blob:
         except FileNotFoundError:
             self.offset = 0
         self._being_written = False
+        self._has_failed = False
         self._is_closed = False
         self._appending: asyncio.Timeout | None = None
         self._more = asyncio.Event()
@@ -49,12 +50,19 @@ class Blob:
     def take(self) -> bool:
         """Be the one who uploads; False where somebody else does."""
         taken = not self._being_written
+        if taken:
+            self._has_failed = False
         self._being_written = True
         return taken
 
     def release(self) -> None:
         """Let somebody else go on with the upload."""
         self._being_written = False
+
+    def fail(self) -> None:
+        """Tell the Keep, where it waits, that nothing more comes: where this was to be fetched from has not got it."""
+        self._has_failed = True
+        self._wake()
 
     def close(self) -> None:
         """End an upload that is under way, and refuse others: the Keep has ended."""
@@ -124,14 +132,17 @@ class Blob:
                 await asyncio.wait({writing})
             if writing.exception() is None:
                 self.offset += sum(map(len, pieces))
-                self._more.set()
-                self._more = asyncio.Event()
+                self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         """Give the blob from its beginning, each byte as soon as it is there.
 
         Raises:
-            TransportError: no byte came for `PROGRESS_TIMEOUT_S`.
+            TransportError: no byte came for `PROGRESS_TIMEOUT_S`, or none will come.
             OSError: the file cannot be read.
         """
         sent = 0
@@ -139,6 +150,8 @@ class Blob:
         try:
             while sent < self.length:
                 while sent == self.offset:
+                    if self._has_failed:
+                        raise TransportError("cannot give the Keep its blob: found it nowhere, or not whole")
                     more = self._more
                     try:
                         async with asyncio.timeout(PROGRESS_TIMEOUT_S):

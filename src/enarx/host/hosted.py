@@ -213,7 +213,11 @@ class HostedKeep:
         self._ports.clear()
         if self._link is not None:
             link = self._link
-            link.close("found the Keep ended" if self.ended.is_set() else "found the host about to end")
+            if self.ended.is_set():
+                # That it ended may be seen before the last that it said.
+                link.close_after_peer("found the Keep ended")
+            else:
+                link.close("found the host about to end")
             self._forget_link()
         for task in self._tasks:
             task.cancel()

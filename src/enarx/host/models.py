@@ -22,6 +22,8 @@ __all__ = [
     "MAX_MEMORY_BYTES",
     "MIN_MEMORY_BYTES",
     "ErrorAnswer",
+    "FetchRequest",
+    "Fetching",
     "Health",
     "Keep",
     "KeepList",
@@ -73,6 +75,23 @@ class KeepRequest(ApiModel):
         int, Field(ge=MIN_MEMORY_BYTES, le=MAX_MEMORY_BYTES, description="the most that the workload's memory may take")
     ]
     ports: Annotated[list[Port], Field(max_length=MAX_PORTS)] = []  # noqa: RUF012  # pydantic gives each its own
+
+
+class FetchRequest(ApiModel):
+    """Where the ciphertext is that a Keep is going to ask for: a layer of an encrypted package."""
+
+    registry: Annotated[
+        str, Field(min_length=1, max_length=261, description="HOST or HOST:PORT; one that the host allows")
+    ]
+    repository: Annotated[str, Field(min_length=1, max_length=255)]
+    length: Annotated[int, Field(ge=0, le=10**15 - 1, description="bytes of the ciphertext; no more are fetched")]
+
+
+class Fetching(ApiModel):
+    """A blob that the host fetches."""
+
+    offset: Annotated[int, Field(ge=0, description="how much of it is there already")]
+    length: Annotated[int, Field(ge=0)]
 
 
 class ErrorDetail(ApiModel):

@@ -9,13 +9,24 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from enarx.host.models import KEEP_ID, MAX_BODY_BYTES, ErrorAnswer, Health, Keep, KeepList, KeepRequest, Parts
+from enarx.host.models import (
+    KEEP_ID,
+    MAX_BODY_BYTES,
+    ErrorAnswer,
+    Fetching,
+    FetchRequest,
+    Health,
+    Keep,
+    KeepList,
+    KeepRequest,
+    Parts,
+)
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
 __all__ = ["make_openapi", "openapi_bytes"]
 
 VERSION = "1"
-_MODELS = (ErrorAnswer, Health, Keep, KeepList, KeepRequest, Parts)
+_MODELS = (ErrorAnswer, Fetching, FetchRequest, Health, Keep, KeepList, KeepRequest, Parts)
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": KEEP_ID}}
 _DIGEST = {
     "name": "digest",
@@ -168,6 +179,26 @@ def make_openapi() -> dict[str, Any]:
                         "204": _answer("stored", headers=("Upload-Offset", "Upload-Length")),
                         "409": _answer("another offset is next", ErrorAnswer, ("Upload-Offset", "Upload-Length")),
                         "423": _answer("another upload of it is under way", ErrorAnswer),
+                        **_REFUSED,
+                        **_NO_KEEP,
+                        **_SLOW,
+                        **_NO_LONGER,
+                        **_FULL,
+                    },
+                },
+            },
+            "/v1/keeps/{id}/blobs/{digest}/fetch": {
+                "parameters": [_ID, _DIGEST],
+                "post": {
+                    "operationId": "fetchBlob",
+                    "summary": "have the host fetch a blob from a registry instead; the Keep gets it as it comes",
+                    "description": "Only from registries that the operator allows. What of it is there already is not fetched again.",
+                    "requestBody": {"required": True, "content": _content(FetchRequest)},
+                    "responses": {
+                        "202": _answer("begun", Fetching),
+                        "413": _answer(f"more than {MAX_BODY_BYTES} bytes", ErrorAnswer),
+                        "415": _answer("not application/json", ErrorAnswer),
+                        "423": _answer("an upload or a fetch of it is under way", ErrorAnswer),
                         **_REFUSED,
                         **_NO_KEEP,
                         **_SLOW,

@@ -24,6 +24,7 @@ from enarx.channel.memory import keep_freed_memory
 from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.host.api import make_app
 from enarx.host.backends import BACKENDS
+from enarx.host.fetching import RegistryFetcher
 from enarx.host.fleet import Fleet, HostLimits
 from enarx.host.launchers import Launcher
 from enarx.host.launchers.nil import KEEP_PROGRAM, NilLauncher
@@ -72,6 +73,7 @@ class HostOptions:
         image: name or digest of the image that machines are started with; None is the one of this version.
         vm_evidence: of `enarx.host.launchers.vm.EVIDENCE`: what `vm` Keeps attest with.
         experimental: whether there are launchers too that nobody has seen start a Keep.
+        registries: from which encrypted layers may be fetched, each as `enarx.host.fetching.parse_allowed` returns it.
         machines: elsewhere, that run: for their backends they stand in the place of those that this host would start.
     """
 
@@ -94,6 +96,7 @@ class HostOptions:
     image: str | None = None
     vm_evidence: str = "vtpm"
     experimental: bool = False
+    registries: tuple[str, ...] = ()
     machines: tuple[RemoteMachine, ...] = ()
 
 
@@ -243,8 +246,15 @@ class _Service:
         )
         self._watch_signals()
         await fleet.adopt_all()
+        fetcher = RegistryFetcher(options.registries, self._log)
         server = make_server(
-            make_app(fleet=fleet, tenants=lambda: self._tenants, metrics=Metrics(fleet), log=self._log)
+            make_app(
+                fleet=fleet,
+                tenants=lambda: self._tenants,
+                metrics=Metrics(fleet),
+                log=self._log,
+                fetcher=fetcher,
+            )
         )
         await server.start()
         house = asyncio.create_task(fleet.keep_house())
@@ -257,6 +267,7 @@ class _Service:
             house.cancel()
             fleet.is_draining = True
             await server.stop()
+            await fetcher.close()
             fleet.leave_all()
             outbound.close()
         return 0

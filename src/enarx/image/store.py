@@ -23,13 +23,12 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from enarx.errors import ConfigError, PlatformError, UsageError, VerificationError
 from enarx.image.manifest import MANIFEST, MAX_MANIFEST_BYTES, UKI, Artefact, Manifest, decode_manifest
-from enarx.user_files import user_folder
+from enarx.user_files import make_private, private_cache, user_folder
 
 __all__ = [
     "Image",
@@ -83,38 +82,6 @@ class Image:
     def uki(self) -> str | None:
         """Return the path of the unified kernel image; None unless this is an image for clouds."""
         return os.path.join(self.folder, UKI) if UKI in self.manifest.artefacts else None
-
-
-def make_private(path: str) -> str:
-    """Make a folder of ours that is closed to others, where there is none, and return its path.
-
-    Raises:
-        PlatformError: it cannot be made, or is not ours alone.
-    """
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        status = os.lstat(path)
-    except OSError as error:
-        raise PlatformError(f"cannot use {path}: {error.strerror}, want a folder that can be written") from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise PlatformError(
-            f"cannot use {path}: found mode {status.st_mode & 0o7777:o} of user {status.st_uid},"
-            f" want a folder of user {os.geteuid()} alone",
-            hint=f"chmod 700 {path}",
-        )
-    return path
-
-
-def private_cache(name: str) -> str:
-    """Return a folder for what can be made again: below `$XDG_CACHE_HOME/enarx`, else `~/.cache/enarx`.
-
-    Raises:
-        PlatformError: it cannot be made, or is not ours alone.
-    """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        base = os.path.expanduser("~/.cache")
-    return make_private(os.path.join(base, "enarx", name))
 
 
 def images_folder() -> str:

@@ -28,7 +28,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError, X509StoreFlags
+from OpenSSL.crypto import X509, Error, X509Store, X509StoreContext, X509StoreContextError, X509StoreFlags
 
 from enarx.attester import Attested
 from enarx.attester.attested import EVENT_LOG
@@ -72,7 +72,7 @@ class Issued(NamedTuple):
     """A certificate that was found right.
 
     Args:
-        credential: the chain without the root, and the key.
+        credential: the chain without what is signed by itself, and the key.
         renew_in_s: when to ask for the next one, at the latest two thirds of the rest of its life from now.
     """
 
@@ -227,7 +227,8 @@ def judge_answer(
     _require_chain(leaf, issuers, root, at)
     left = leaf.not_valid_after_utc - at
     renew_in = min(answer.renew_after - at, left * 2 / 3)
-    chain = (leaf, *(issuer for issuer in issuers if issuer != root))
+    # Whoever trusts the operator's authority alone, above the Steward's, has to be shown the Steward's; a root is with those who trust it.
+    chain = (leaf, *(issuer for issuer in issuers if issuer.issuer != issuer.subject))
     return Issued(Credential(chain=chain, private_key=key), max(FIRST_PAUSE_S, renew_in.total_seconds()))
 
 
@@ -259,6 +260,9 @@ def _require_chain(
             f"certificate refused: chain: found {reason} at {_time(at)}, want one that ends in the Steward's root",
             hint="is --steward-root the root of that Steward, and are the clocks right?",
         ) from error
+    except Error as error:
+        # It looks at parts of a certificate that were passed over before.
+        raise DecodeError("certificate refused: found one that OpenSSL cannot read, want X.509 in DER") from error
 
 
 def _self_signed(

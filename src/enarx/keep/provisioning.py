@@ -4,6 +4,7 @@
 Rules of this file:
 
 - A byte of plaintext is parsed only after the ciphertext's digest, every tag and the plaintext's digest and length were found right.
+  A layer as a registry has it is not even decrypted before its digest and its HMAC were.
 - Plaintext is in memory files only; the module's is sealed, so that nobody changes it after it was checked.
 - Keys are forgotten as soon as they were used.
 - Whatever is wrong is said once, by class and without a byte of the tenant's; then the Keep ends.
@@ -37,6 +38,7 @@ from enarx.wire.release import (
     Configuration,
     Content,
     Identity,
+    Layer,
     Release,
     TravellingFiles,
     decode_files_untrusted,
@@ -112,10 +114,14 @@ def open_release(sealed: bytes, key: OneTimeKey, *, info: bytes, limits: Limits)
     if len({blob.key for blob in release.blobs.values()}) != len(release.blobs):
         raise VerificationError("release refused: keys: found one twice, want one for each blob")
     for name, blob in release.blobs.items():
-        if blob.ciphertext_length != ciphertext_length(blob.plaintext_length):
+        if blob.layer is not None and name != MAIN:
+            raise VerificationError(f"release refused: {name}: found a layer of a registry, want one for {MAIN} alone")
+        # The cipher of layers adds nothing.
+        wanted_bytes = ciphertext_length(blob.plaintext_length) if blob.layer is None else blob.plaintext_length
+        if blob.ciphertext_length != wanted_bytes:
             raise VerificationError(
                 f"release refused: {name}: found {blob.ciphertext_length} bytes of ciphertext,"
-                f" want {ciphertext_length(blob.plaintext_length)} for {blob.plaintext_length}"
+                f" want {wanted_bytes} for {blob.plaintext_length}"
             )
     total = sum(blob.plaintext_length for blob in release.blobs.values())
     if total > limits.package_bytes:
@@ -214,7 +220,7 @@ def make_start(package: Package, scratch: Scratch, *, time_ns: int, monotonic_ns
 
 async def _receive(name: str, blob: Blob, source: Source, progress_s: float) -> int:
     """Receive one blob into a sealed memfd."""
-    sink = _Sink(name, blob)
+    sink = _Sink(name, blob) if blob.layer is None else _LayerSink(name, blob, blob.layer)
     try:
         # One piece is checked in a thread while the next one is on its way.
         checking: asyncio.Future[None] | None = None
@@ -242,6 +248,8 @@ async def _next(name: str, source: Source, progress_s: float) -> bytes:
         raise TransportError(
             f"package refused: {name}: found nothing new for {progress_s:g} s, want the rest"
         ) from error
+    except TransportError as error:
+        raise TransportError(f"package refused: {name}: found it broken off by the host, want the rest") from error
 
 
 class _Sink:
@@ -252,10 +260,7 @@ class _Sink:
         self._left = blob.ciphertext_length
         self._opener = Opener(blob.key, blob.plaintext_length)
         self._ciphertext, self._plaintext = hashlib.sha256(), hashlib.sha256()
-        try:
-            self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        except OSError as error:
-            raise PlatformError(f"cannot keep {name}: {error.strerror}") from error
+        self.fd = _memory_file(name)
 
     def take(self, data: bytes) -> None:
         self._left -= len(data)
@@ -274,8 +279,7 @@ class _Sink:
             raise self._wrong("plaintext of another digest", "the release's")
         if os.fstat(self.fd).st_size != self._blob.plaintext_length:
             raise self._wrong("plaintext of another length", f"{self._blob.plaintext_length} bytes")
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+        _seal(self.fd)
 
     def _write(self, data: bytes) -> None:
         self._plaintext.update(data)
@@ -288,6 +292,37 @@ class _Sink:
 
     def _wrong(self, found: str, want: str) -> VerificationError:
         return VerificationError(f"package refused: {self._name}: found {found}, want {want}")
+
+
+class _LayerSink:
+    """Takes a layer as a registry has it. Nothing of it is decrypted before all of it came and its digest and HMAC were right."""
+
+    def __init__(self, name: str, blob: Blob, layer: Layer) -> None:
+        # Most packages are no layers, and a Keep in an emulated machine has better things to do with its first tenth of a second.
+        from enarx.channel.ocicrypt import Expected, LayerOpener, LayerSecret
+
+        self.fd = _memory_file(name)
+        expected = Expected(blob.ciphertext, blob.plaintext, layer.hmac, blob.ciphertext_length)
+        self._opener = LayerOpener(self.fd, LayerSecret(blob.key, layer.nonce), expected, what=f"layer {name}")
+
+    def take(self, data: bytes) -> None:
+        self._opener.take(data)
+
+    def finish(self) -> None:
+        self._opener.finish()
+        _seal(self.fd)
+
+
+def _memory_file(name: str) -> int:
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        raise PlatformError(f"cannot keep {name}: {error.strerror}") from error
+
+
+def _seal(fd: int) -> None:
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
 
 def _read_toml(fd: int | None, configuration: Configuration, limits: Limits, has_steward: bool) -> EnarxToml:

@@ -28,8 +28,10 @@ from enarx.rats.expectations import (
     Subset,
 )
 from enarx.rats.findings import Check, Concern, Finding, Outcome, render
+from enarx.rats.named_steward import NamedSteward
 from enarx.rats.policy import AppraisalPolicy
 from enarx.rats.results import AttestationResult, Claims, Verdict
+from enarx.rats.signers import PackageSigner
 from enarx.rats.verified import Verified
 
 __all__ = [
@@ -48,8 +50,10 @@ __all__ = [
     "Finding",
     "FromCaller",
     "IntelCollateral",
+    "NamedSteward",
     "OneOf",
     "Outcome",
+    "PackageSigner",
     "Skip",
     "Subset",
     "TrustAnchors",

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enarx.rats.expectations import Expectation
+from enarx.rats.named_steward import NamedSteward
+from enarx.rats.signers import PackageSigner
 
 __all__ = ["AppraisalPolicy"]
 
@@ -23,6 +25,8 @@ class AppraisalPolicy:
         tees: the TEEs that may be accepted: `snp`, `tdx`, `sgx`, `nitro`, `cca`, `tpm`, and `azure` on top of `snp` or `tdx`.
         insecure_emulated_roots: SHA-256 of emulated ARK certificates that are accepted, never as affirming.
         insecure_vtpm_aks: SHA-256 of the SubjectPublicKeyInfo of TPM keys that are accepted without a certificate.
+        package_signers: who may sign the packages that are deployed by it; empty is no demand. No verdict on evidence depends on them.
+        steward: that certifies what is deployed by it; None is no word on that. No verdict on evidence depends on it.
     """
 
     name: str
@@ -30,5 +34,7 @@ class AppraisalPolicy:
     tees: frozenset[str]
     insecure_emulated_roots: frozenset[bytes] = frozenset()
     insecure_vtpm_aks: frozenset[bytes] = frozenset()
+    package_signers: tuple[PackageSigner, ...] = ()
+    steward: NamedSteward | None = None
     plans: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What the verifier worked out of it, by section; nobody else's business."""

@@ -8,6 +8,7 @@ Layout, below a private directory of ours (`$XDG_CACHE_HOME/enarx`, else `~/.cac
         <sha256>[-fuel].seal    kind, and the size, inode and times of the .cwasm when we wrote it
         seen/<file identity>    the digest of a source file, by device, inode, size, mtime_ns and ctime_ns
     start/                      the command's own code, `enarx.cli.start_image`
+    packages/                   what registries sent, `enarx.registry.cache`
 
 A start reads two short files and computes no digest. Compiled code is machine code: what is mapped must be what we
 wrote. So every directory and file must be ours and closed to others, and a .cwasm whose inode differs in any way
@@ -310,7 +311,10 @@ class Cache:
         return sorted(found)
 
     def clear(self) -> int:
-        """Remove every compiled module, of every engine version, and the start images; return how many modules there were.
+        """Remove every compiled module, of every engine version, the start images and what was fetched of packages.
+
+        Returns:
+            how many modules there were.
 
         Raises:
             PlatformError: a directory that is not ours alone, of which nothing is touched; or one that cannot be
@@ -323,7 +327,7 @@ class Cache:
         removed = 0
         for version in sorted(posix.listdir(self.root)):
             folder = f"{self.root}/{version}"
-            if not version.startswith(("modules-", "start")) or not os.path.isdir(folder):
+            if not version.startswith(("modules-", "start", "packages")) or not os.path.isdir(folder):
                 continue
             require_private(folder)
             try:

@@ -105,7 +105,8 @@ class Handshakes:
         try:
             done = stream.handshake()
         except (TransportError, OSError):
-            # A peer that does not speak TLS, or not ours: it was told by an alert, the guest never hears of it.
+            # A peer that does not speak TLS, or not ours: it was told by an alert. The guest never hears of it; whom this end refused is
+            # said on its stderr.
             self._drop(number)
             return
         if not done:

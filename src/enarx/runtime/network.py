@@ -19,6 +19,7 @@ import time
 
 from enarx.errors import ConfigError, PlatformError, TransportError
 from enarx.runtime.egress import Egress, as_address, pattern_for, resolve
+from enarx.runtime.refusals import Refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Network:
             patterns = [pattern_for(file.host, file.port) for file in workload.files if file.kind == "connect"]
         self.egress = Egress(list(patterns))
         self.broker: Broker | None = workload.broker
+        self.refusals = Refusals()
         self._workload = workload
         self._identity: Identity | None = None
         self._server: dict[tuple[str, ...], ServerTls] = {}
@@ -322,6 +324,7 @@ class Network:
                 alpn=alpn,
                 verify_at=self._verify_at,
                 judge_peer=judge_peer,
+                tell=self.refusals.tell,
             )
         return self._server[key]
 
@@ -343,6 +346,7 @@ class Network:
                 alpn=alpn,
                 verify_at=self._verify_at,
                 judge_peer=judge_peer,
+                tell=self.refusals.tell,
             )
         return self._client[key]
 

@@ -4,14 +4,15 @@
 `ServerTls` and `ClientTls` hold what all connections of one Enarx.toml entry share; each makes a `TlsStream` from a
 socket. A stream never waits: what cannot go on raises BlockingIOError (or returns False from `handshake`) and `wants` says
 what to poll the socket for. This module knows nothing of WASI and the overlay, and never reads a certificate's meaning:
-OpenSSL judges chains and names, and what else a peer has to be is for the `judge_peer` that an end is given.
+OpenSSL judges chains and names, and what else a peer has to be is for the `judge_peer` that an end is given. It is asked
+while OpenSSL verifies, so a peer that it refuses is told by an alert, as for any other certificate.
 
 What an end shows can change while it is used: a connection shows what is the newest when it begins.
 
 Contexts are set up through pyOpenSSL. Bytes go directly through the C functions underneath, because pyOpenSSL's
 `recv_into` copies through a buffer that it allocates: for 100-byte messages the direct calls save a fifth of a send, a
 quarter of a receive and a seventh of a would-block. The same private table holds what pyOpenSSL does not offer: groups,
-host name verification and the time to verify at. It is named once, in `_lib` and `_ffi`, and a test compares what is used
+host name verification, the time to verify at, and which alert a refusal is. It is named once, in `_lib` and `_ffi`, and a test compares what is used
 of it with the installed version.
 """
 
@@ -25,6 +26,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -64,23 +66,40 @@ _SYSCALL = _lib.SSL_ERROR_SYSCALL
 _EAGAIN = errno.EAGAIN
 _POLLIN = select.POLLIN
 
+# The one by which OpenSSL sends the alert bad_certificate; it has none for access_denied (RFC 8446 section 6.2).
+_REJECTED = _lib.X509_V_ERR_CERT_REJECTED
+
 # X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
 _DATES = frozenset((9, 10))
 
 _NO_COMMON_VERSION = "found a peer without TLS 1.3, want TLS 1.3"
 _NOT_TLS = "found bytes that are not TLS, want TLS 1.3"
+_VERIFY_FAILED = "certificate verify failed"
+_NO_CERTIFICATE = "found no client certificate, want one"
+_ALERT = "peer refused with the alert: "
+# By their names in OpenSSL: what a peer says that does not accept what it was shown. Before its alert came, the handshake was over here.
+_ABOUT_CERTIFICATES = (
+    "bad certificate",
+    "unsupported certificate",
+    "certificate revoked",
+    "certificate expired",
+    "certificate unknown",
+    "certificate required",
+    "unknown ca",
+    "access denied",
+)
 _CLOSED = "peer closed the connection without close_notify"
 # OpenSSL's reasons that do not tell a user what to change.
 _REASONS = {
     # Says more than what failed in it; which certificate it was, and why, is in the verdict.
-    "certificate verify failed": "certificate verify failed",
+    _VERIFY_FAILED: _VERIFY_FAILED,
     "http request": "found plain HTTP, want TLS",
     "https proxy request": "found a plain HTTP proxy request, want TLS",
     "no suitable key share": "found no common key-exchange group, want one of " + GROUPS.decode(),
     "no suitable groups": "found no common key-exchange group, want one of " + GROUPS.decode(),
     "no shared cipher": "found no common cipher suite, want one of " + SUITES.decode(),
     "packet length too long": _NOT_TLS,
-    "peer did not return a certificate": "found no client certificate, want one",
+    "peer did not return a certificate": _NO_CERTIFICATE,
     "unexpected eof while reading": _CLOSED,
     "unsupported protocol": _NO_COMMON_VERSION,
     "wrong ssl version": _NO_COMMON_VERSION,
@@ -105,6 +124,7 @@ class ServerTls:
         verify_at: returns the Unix time at which a client's chain must be valid; None is this machine's clock.
         judge_peer: is given the certificate of each client, verified, and raises TransportError for one that is not welcome;
             wanted only where clients have to show one.
+        tell: is given one line for each client whose certificate is refused here, or that refuses this end's after the handshake.
 
     Raises:
         ConfigError: OpenSSL refuses the credential, or client_auth and the others contradict each other.
@@ -119,6 +139,7 @@ class ServerTls:
         alpn: Sequence[str] = (),
         verify_at: Callable[[], int] | None = None,
         judge_peer: Callable[[bytes], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         modes = {
             "none": SSL.VERIFY_NONE,
@@ -156,6 +177,7 @@ class ServerTls:
         self._newest = _Newest(credential, make)
         self._verify_at = verify_at
         self._judge_peer = judge_peer
+        self._tell = tell
 
     def stream(self, sock: socket.socket, *, peer: str) -> TlsStream:
         """Put the server's end on an accepted socket, without talking yet.
@@ -167,7 +189,7 @@ class ServerTls:
         connection = SSL.Connection(self._newest.context(), sock)
         connection.set_accept_state()
         _judge_at(connection, self._verify_at)
-        return TlsStream(connection, sock, peer, judge_peer=self._judge_peer)
+        return TlsStream(connection, sock, peer, judge_peer=self._judge_peer, tell=self._tell)
 
 
 class ClientTls:
@@ -179,6 +201,7 @@ class ClientTls:
         alpn: protocols to offer, in order of preference.
         verify_at: returns the Unix time at which a server's chain must be valid; None is this machine's clock.
         judge_peer: is given the certificate of each server, verified, and raises TransportError for one that is not wanted.
+        tell: is given one line for each server that refuses what this end showed, which comes after the handshake.
 
     Raises:
         ConfigError: OpenSSL refuses the credential or an anchor, or there is none.
@@ -192,6 +215,7 @@ class ClientTls:
         alpn: Sequence[str] = (),
         verify_at: Callable[[], int] | None = None,
         judge_peer: Callable[[bytes], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         if trust_anchors is not None and not trust_anchors:
             raise ConfigError("tls trust anchors: found none, want at least one certificate", key="tls")
@@ -216,6 +240,7 @@ class ClientTls:
         self._newest = _Newest(credential, make)
         self._verify_at = verify_at
         self._judge_peer = judge_peer
+        self._tell = tell
 
     def stream(self, sock: socket.socket, *, host: str, peer: str) -> TlsStream:
         """Put the client's end on a connected socket, without talking yet.
@@ -232,7 +257,7 @@ class ClientTls:
         connection.set_connect_state()
         _judge_at(connection, self._verify_at)
         _expect_host(connection, host.removeprefix("[").removesuffix("]"))
-        return TlsStream(connection, sock, peer, host=host, judge_peer=self._judge_peer)
+        return TlsStream(connection, sock, peer, host=host, judge_peer=self._judge_peer, tell=self._tell)
 
 
 class _Newest:
@@ -277,7 +302,7 @@ class TlsStream:
     """
 
     __slots__ = (
-        "_connection", "_held", "_host", "_judge_peer", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "wants",
+        "_connection", "_held", "_host", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "_tell", "_verdict", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -288,6 +313,7 @@ class TlsStream:
         *,
         host: str | None = None,
         judge_peer: Callable[[bytes], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.wants = select.POLLIN
         self._connection = connection
@@ -295,7 +321,9 @@ class TlsStream:
         self._sock = sock
         self._peer = peer
         self._host = host
-        self._judge_peer = judge_peer
+        self._verdict = _Verdict(judge_peer)
+        _verdicts[_address_of(self._ssl)] = self._verdict
+        self._tell = tell
         self._ready = False
         self._said_goodbye = False
         # Bytes of a send that would have blocked, and whether their record has left since: see `send`.
@@ -309,13 +337,11 @@ class TlsStream:
             True when it is complete; False when the socket must first be ready for `wants`.
 
         Raises:
-            TransportError: it failed; the message has the reason. Only `close` may follow. The peer was sent an alert, but where it
-                was `judge_peer` that refused it: then its connection breaks without a word.
+            TransportError: it failed; the message has the reason, and the peer was sent an alert. Only `close` may follow.
         """
         result = _do_handshake(self._ssl)
         if result == 1:
-            if self._judge_peer is not None:
-                self._require_welcome(self._judge_peer)
+            self._require_judged()
             self._ready = True
             return True
         number = _ffi.errno
@@ -323,17 +349,21 @@ class TlsStream:
         if error in {_WANT_READ, _WANT_WRITE}:
             self.wants = select.POLLIN if error == _WANT_READ else select.POLLOUT
             return False
-        reason, hint = self._why_refused(_reason(number if error == _SYSCALL else 0))
-        raise TransportError(f"handshake with {self._peer} failed: {reason}", hint=hint)
+        found = _reason(number if error == _SYSCALL else 0)
+        reason, hint = self._why_refused(found)
+        text = f"handshake with {self._peer} failed: {reason}"
+        if self._tell is not None and self._host is None and found in {_VERIFY_FAILED, _NO_CERTIFICATE}:
+            # Who accepts goes on, and nobody else would hear of it; who connects hears of it as an error.
+            self._tell(text)
+        raise TransportError(text, hint=hint)
 
-    def _require_welcome(self, judge_peer: Callable[[bytes], None]) -> None:
-        certificate = self.peer_certificate_der()
-        try:
-            if certificate is None:
-                raise TransportError("found no certificate, want one")
-            judge_peer(certificate)
-        except TransportError as error:
-            raise TransportError(f"handshake with {self._peer} failed: {error}", hint=error.hint) from error
+    def _require_judged(self) -> None:
+        """Return only if the certificate that the peer has now is the one that was judged, where one has to be."""
+        verdict = self._verdict
+        if verdict.judge is not None and (verdict.judged is None or verdict.judged != self.peer_certificate_der()):
+            raise TransportError(
+                f"handshake with {self._peer} failed: found a certificate that was not judged, want none"
+            )
 
     def handshake_within(self, timeout_s: float) -> None:
         """Complete the handshake, waiting for the peer.
@@ -475,6 +505,9 @@ class TlsStream:
         reason = _reason(0)
         if reason == "protocol is shutdown":
             raise BrokenPipeError(errno.EPIPE, "sent after close_notify")
+        if self._tell is not None and reason.removeprefix(_ALERT) in _ABOUT_CERTIFICATES:
+            # A guest sees a connection that is reset, and nothing of why.
+            self._tell(f"connection with {self._peer} failed: {reason}; its own log says why")
         raise ConnectionResetError(errno.ECONNRESET, reason)
 
     def _send_held(self, buffer: memoryview) -> int:
@@ -510,13 +543,15 @@ class TlsStream:
 
     def _why_refused(self, reason: str) -> tuple[str, str | None]:
         """Say more than OpenSSL's reason where it was this end that refused a certificate: the reason and a hint."""
-        if reason != "certificate verify failed":
+        if reason != _VERIFY_FAILED:
             return reason, None
+        if (refusal := self._verdict.refusal) is not None:
+            return str(refusal), refusal.hint
         code = _lib.SSL_get_verify_result(self._ssl)
         verdict = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode("ascii", "replace").lower()
         if "mismatch" in verdict:
             return f"certificate does not name {self._host}", "connect by a name that the certificate has"
-        if (dates := self._connection.get_app_data()) is not None:
+        if (dates := self._verdict.dates) is not None:
             return f"{verdict} ({dates})", "is the clock of this end right, and that of the peer?"
         if "issuer" in verdict or "self-signed" in verdict:
             return (
@@ -534,9 +569,9 @@ def _context(method: int, verify_mode: int) -> SSL.Context:
     # No resumption: a ticket would outlive the check of the client's certificate.
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | _lib.SSL_OP_NO_RENEGOTIATION)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_verify(verify_mode, None if verify_mode == SSL.VERIFY_NONE else _note_dates)
     context.set_verify_depth(MAX_CHAIN_DEPTH)
     pointer = context._context
+    _lib.SSL_CTX_set_verify(pointer, verify_mode, _ffi.NULL if verify_mode == SSL.VERIFY_NONE else _verify)
     if _lib.SSL_CTX_set1_curves_list(pointer, GROUPS) != 1:
         raise ConfigError(f"tls groups: {_reason(0)}: found an OpenSSL without one of {GROUPS.decode()}")
     parameters = _lib.SSL_CTX_get0_param(pointer)
@@ -545,15 +580,82 @@ def _context(method: int, verify_mode: int) -> SSL.Context:
     return context
 
 
-def _note_dates(connection: SSL.Connection, certificate: X509, code: int, _depth: int, accepted: int) -> bool:
-    """Remember the dates of a certificate that is refused for them, and leave the verdict as it is."""
-    if code in _DATES:
-        # One that OpenSSL reads and `cryptography` does not has no dates that could be shown.
-        with contextlib.suppress(ValueError, TypeError, x509.InvalidVersion):
-            found = certificate.to_cryptography()
-            first, last = found.not_valid_before_utc, found.not_valid_after_utc
-            connection.set_app_data(f"it is valid from {first:%Y-%m-%dT%H:%M:%SZ} to {last:%Y-%m-%dT%H:%M:%SZ}")
-    return bool(accepted)
+class _Verdict:
+    """What is found of a peer's certificate while OpenSSL verifies it.
+
+    Args:
+        judge: as the ends have it, or None.
+
+    Attributes:
+        judged: the certificate that it accepted, in DER.
+        refusal: what it said of the one that it refused.
+        dates: of a certificate that was refused for them.
+    """
+
+    __slots__ = ("__weakref__", "dates", "judge", "judged", "refusal")
+
+    def __init__(self, judge: Callable[[bytes], None] | None) -> None:
+        self.judge = judge
+        self.judged: bytes | None = None
+        self.refusal: TransportError | None = None
+        self.dates: str | None = None
+
+
+# By the addresses of their connections, which OpenSSL says; those of a stream that is gone are gone with it.
+_verdicts: WeakValueDictionary[int, _Verdict] = WeakValueDictionary()
+
+
+def _address_of(ssl: object) -> int:
+    return int(_ffi.cast("uintptr_t", ssl))
+
+
+def _look(accepted: int, store: object) -> int:
+    """Look at a certificate of a chain with OpenSSL's verdict on it, and return ours: what is refused stays so.
+
+    Whatever fails here is a refusal.
+    """
+    ssl = _lib.X509_STORE_CTX_get_ex_data(store, _lib.SSL_get_ex_data_X509_STORE_CTX_idx())
+    verdict = _verdicts.get(_address_of(ssl))
+    code = _lib.X509_STORE_CTX_get_error(store)
+    if verdict is None:
+        return 0
+    if not accepted:
+        if code in _DATES:
+            # One that OpenSSL reads and `cryptography` does not has no dates that could be shown.
+            with contextlib.suppress(ValueError, TypeError, x509.InvalidVersion):
+                verdict.dates = _dates_of(_current(store))
+        return 0
+    if verdict.judge is not None and _lib.X509_STORE_CTX_get_error_depth(store) == 0:
+        try:
+            certificate = _current(store).public_bytes(Encoding.DER)
+            verdict.judge(certificate)
+        except TransportError as error:
+            # Its frames hold the verdict: what refers to itself would stay until Python looks for such things.
+            verdict.refusal = error.with_traceback(None)
+        except (ValueError, TypeError, x509.InvalidVersion):
+            verdict.refusal = TransportError("certificate cannot be read, want that of a peer")
+        else:
+            verdict.judged = certificate
+            return 1
+        _lib.X509_STORE_CTX_set_error(store, _REJECTED)
+        return 0
+    return 1
+
+
+# OpenSSL keeps a pointer to it, so it must live for ever.
+_verify = _ffi.callback("int(int, X509_STORE_CTX *)", _look, error=0)
+
+
+def _current(store: object) -> x509.Certificate:
+    pointer = _lib.X509_STORE_CTX_get_current_cert(store)
+    # What pyOpenSSL makes of it gives a reference back.
+    _lib.X509_up_ref(pointer)
+    return X509._from_raw_x509_ptr(pointer).to_cryptography()
+
+
+def _dates_of(certificate: x509.Certificate) -> str:
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return f"it is valid from {first:%Y-%m-%dT%H:%M:%SZ} to {last:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _judge_at(connection: SSL.Connection, verify_at: Callable[[], int] | None) -> None:
@@ -652,5 +754,5 @@ def _reason(number: int) -> str:
         return _REASONS[found]
     _, alert, name = found.partition(" alert ")
     if alert:
-        return _NO_COMMON_VERSION if name == "protocol version" else f"peer refused with the alert: {name}"
+        return _NO_COMMON_VERSION if name == "protocol version" else _ALERT + name
     return found or (os.strerror(number).lower() if number else _CLOSED)

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from enarx.errors import (
     AppraisalError,
     DecodeError,
+    EnarxError,
     EndorsementError,
     PlatformError,
     VerificationError,
@@ -113,6 +114,8 @@ class Decisions:
         self._fetching_results = Room(RESULT_THREADS, MAX_FETCHING_RESULTS, "fetching-results")
         # One thread for what nobody waits for, so that it never takes more than its share.
         self._reviewing = Room(1, 2, "reviewing")
+        # A vendor that does not answer has the review wait, and whoever asks for a list of what is revoked not.
+        self._listing = Room(1, 2, "listing")
         self._in_force: dict[int, datetime] = {}
         self._used: dict[bytes, None] = {}
         self._crl: tuple[datetime, bytes] | None = None
@@ -123,7 +126,7 @@ class Decisions:
 
     def close(self) -> None:
         """End the threads, once nobody asks any more."""
-        for room in (self._fetching, self._fetching_results, self._reviewing):
+        for room in (self._fetching, self._fetching_results, self._reviewing, self._listing):
             room.close()
 
     @property
@@ -281,7 +284,7 @@ class Decisions:
         """Judge every certificate in force again, and revoke those that would not be given now.
 
         Returns:
-            how many were revoked.
+            how many were revoked. What one certificate could not be judged for, a bug included, leaves it in force and is counted.
         """
         async with self._review_lock:
             # What was judged by the rules before these is on its way into the log, and would be missed.
@@ -290,7 +293,7 @@ class Decisions:
             now = self._clock()
             pages = self._ledger.certificates_in_force(now)
             known: dict[int, datetime] = {}
-            judged = revoked = undecided = tampered = 0
+            judged = revoked = undecided = tampered = unjudged = 0
             # A few at a time: evidence is large.
             while (found := await self._reviewing.run(partial(next, pages, None))) is not None:
                 judged += len(found.issued)
@@ -307,7 +310,17 @@ class Decisions:
                 for each in found.issued:
                     row = each.row
                     known[row.serial] = row.not_after
-                    reason = await self._reason_to_revoke(each)
+                    try:
+                        reason = await self._reason_to_revoke(each)
+                    except Exception as error:  # noqa: BLE001  # a bug that one certificate meets must not keep the others from being judged
+                        is_bug = not isinstance(error, EnarxError)
+                        told = type(error).__name__ if is_bug else str(error)
+                        self._log.warning("not-judged", serial=f"{row.serial:x}", reason=told)
+                        if is_bug and not unjudged:
+                            # Once is enough: it may be the same for all of them.
+                            self._log.bug("not-judged", error)
+                        unjudged += 1
+                        reason = ""
                     if reason is None:
                         continue
                     if not reason:
@@ -323,6 +336,7 @@ class Decisions:
                     revoked += 1
                     self._log.warning("revoked", serial=f"{row.serial:x}", reason=reason)
             self._metrics.tampered.set(tampered)
+            self._metrics.unjudged.set(unjudged)
             self._in_force = {**known, **{serial: at for serial, at in self._in_force.items() if serial not in known}}
             self._log.info(
                 "reviewed",
@@ -330,6 +344,7 @@ class Decisions:
                 revoked=revoked,
                 undecided=undecided,
                 tampered=tampered,
+                unjudged=unjudged,
             )
             return revoked
 
@@ -373,7 +388,7 @@ class Decisions:
         async with self._crl_lock:
             now = self._clock()
             if self._crl is None or not timedelta(0) <= now - self._crl[0] < CRL_AGE:
-                made = await self._reviewing.run(lambda: self._make_crl(now))
+                made = await self._listing.run(lambda: self._make_crl(now))
                 self._crl = (now, made)
                 return made
             return self._crl[1]

@@ -60,6 +60,11 @@ class Metrics:
             "Certificates in force whose rows were not what the log says, at the last review.",
             registry=self._registry,
         )
+        self.unjudged = Gauge(
+            "enarx_steward_certificates_unjudged",
+            "Certificates in force that could not be judged at the last review, for an error that is no verdict.",
+            registry=self._registry,
+        )
         self._under_way = Gauge(
             "enarx_steward_judging_now", "Requests that are judged or wait for it.", registry=self._registry
         )

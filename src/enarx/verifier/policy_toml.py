@@ -7,6 +7,8 @@ Rules of this file:
   error. What nobody cares about is written `{ skip = "why" }`.
 - What is not understood is refused: a misspelt key would otherwise be a check that is not made.
 - The keys and the notation of their values are the rules of the TEE's judge; nothing of any TEE is known here.
+- `[[package.signer]]` is no TEE: it says who may sign packages (`enarx.verifier.policy_signers`), and evidence is judged without it.
+- `[steward]` is none either: it names who certifies what is deployed (`enarx.verifier.policy_steward`).
 - Policies come from strangers too. Any bytes give a policy or a ConfigError, in bounded time.
 
 All problems of a file are found in one reading, because whoever fills in a policy wants to see them all.
@@ -24,6 +26,8 @@ from typing import Any
 from enarx.errors import ConfigError
 from enarx.rats import AppraisalPolicy, Expectation, Skip
 from enarx.verifier.ledger import Rule
+from enarx.verifier.policy_signers import read_signers
+from enarx.verifier.policy_steward import read_named_steward
 from enarx.verifier.presets import expand_preset
 from enarx.verifier.registry import SECTIONS, judge_of
 from enarx.wire.quoting import kind_of, quote
@@ -183,7 +187,7 @@ class _Reader:
 
     def read(self, document: dict[str, Any], rules_of: RulesOf) -> AppraisalPolicy:
         """Read the whole document; what it returns is a policy only if no problem was found."""
-        known = ("version", *_DIGEST_KEYS, *SECTIONS)
+        known = ("version", *_DIGEST_KEYS, *SECTIONS, "package", "steward")
         for key in document:
             if key not in known:
                 self._refuse_unknown((key,), known)
@@ -202,6 +206,8 @@ class _Reader:
             tees=frozenset(sections),
             insecure_emulated_roots=emulated,
             insecure_vtpm_aks=vtpm_aks,
+            package_signers=read_signers(document["package"], self.refuse) if "package" in document else (),
+            steward=read_named_steward(document["steward"], self.refuse) if "steward" in document else None,
         )
 
     def _read_version(self, document: dict[str, Any]) -> None:

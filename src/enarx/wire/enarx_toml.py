@@ -105,7 +105,7 @@ def _read_document(top: _Table) -> EnarxToml:
         files=_read_files(top),
         dirs=_read_dirs(top.tables("dirs") or []),
         limits=_read_limits(top.table("limits")),
-        tls=_read_tls(top.table("tls"), has_steward="steward" in top.values),
+        tls=_read_tls(top.table("tls")),
         allow_connect=_read_allow_connect(top),
     )
 
@@ -249,7 +249,8 @@ def _read_limits(table: _Table) -> Limits:
     )
 
 
-def _read_tls(table: _Table, *, has_steward: bool) -> Tls:
+def _read_tls(table: _Table) -> Tls:
+    """Read what holds for TLS. By what clients are judged where the file does not say it, `require_steward` finds out: by a Steward's root."""
     table.refuse_unknown_keys(("certificate", "private_key", "client_auth", "trust_anchors", "peers"))
     certificate, private_key = table.text("certificate"), table.text("private_key")
     anchors = table.texts("trust_anchors")
@@ -269,12 +270,6 @@ def _read_tls(table: _Table, *, has_steward: bool) -> Tls:
     if peers:
         _refuse_beside_peers(table)
     client_auth = table.choice("client_auth", ("none", "optional", "required")) or "none"
-    if client_auth != "none" and anchors is None and not peers and not has_steward:
-        table.refuse(
-            "client_auth",
-            f"found {quote(client_auth)} without tls.trust_anchors, want the certificates that sign the clients'",
-            hint='add trust_anchors = ["clients-ca.pem"], or a steward that certifies the clients',
-        )
     return Tls(
         certificate=certificate,
         private_key=private_key,

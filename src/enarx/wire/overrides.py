@@ -102,17 +102,24 @@ def require_steward(toml: EnarxToml, *, has_steward: bool) -> None:
         ConfigError: it does not.
     """
     tls = toml.tls
-    wanted = "peers" if tls.peers else "client_auth" if tls.client_auth != "none" and not tls.trust_anchors else None
-    if wanted is not None and not has_steward:
+    if tls.peers and not has_steward:
         raise ConfigError(
-            f"tls.{wanted}: found no Steward, want the one that certifies the peers",
-            hint="enarx deploy --steward URL --steward-root FILE names it; enarx run has none",
-            key=f"tls.{wanted}",
+            "tls.peers: found no Steward, want the one that certifies the peers",
+            hint="enarx deploy --steward URL --steward-root FILE names it, or [steward] of the policy; enarx run has none",
+            key="tls.peers",
+        )
+    if tls.client_auth != "none" and not tls.peers and not tls.trust_anchors and not has_steward:
+        raise ConfigError(
+            f'tls.client_auth: found "{tls.client_auth}" without tls.trust_anchors and without a Steward, want one of them:'
+            " somebody has to say whose certificates clients show",
+            hint='add trust_anchors = ["clients-ca.pem"]; or enarx deploy --steward URL --steward-root FILE, which then'
+            " certifies the clients",
+            key="tls.client_auth",
         )
     if has_steward and tls.certificate is not None:
         raise ConfigError(
             "tls.certificate: found together with a Steward, want one of them: the Keep shows one certificate",
-            hint="leave certificate and private_key out of Enarx.toml, or deploy without --steward",
+            hint="leave certificate and private_key out of Enarx.toml, or deploy without --steward and [steward] of the policy",
             key="tls.certificate",
         )
 

@@ -45,6 +45,7 @@ __all__ = [
     "Directory",
     "Entry",
     "Identity",
+    "Layer",
     "ListenOverride",
     "Manifest",
     "PeerOverride",
@@ -97,6 +98,18 @@ class Manifest(NamedTuple):
     toml: Content | None
 
 
+class Layer(NamedTuple):
+    """What it takes to open a blob that is an encrypted layer as a registry has it (`enarx.channel.ocicrypt`).
+
+    Args:
+        nonce: 16 bytes.
+        hmac: 32 bytes, of the ciphertext.
+    """
+
+    nonce: bytes
+    hmac: bytes
+
+
 class Blob(NamedTuple):
     """An encrypted file that travels outside of the session.
 
@@ -106,6 +119,7 @@ class Blob(NamedTuple):
         ciphertext_length: bytes.
         plaintext: SHA-256.
         plaintext_length: bytes.
+        layer: where it is a layer of a registry; None where the tenant has encrypted it for this Keep.
     """
 
     key: bytes
@@ -113,6 +127,7 @@ class Blob(NamedTuple):
     ciphertext_length: int
     plaintext: bytes
     plaintext_length: int
+    layer: Layer | None = None
 
 
 class ListenOverride(NamedTuple):
@@ -240,16 +255,7 @@ def encode_release(release: Release) -> bytes:
     """
     value: dict[str, Any] = {
         "package": release.package,
-        "blobs": {
-            name: {
-                "key": blob.key,
-                "ciphertext": blob.ciphertext,
-                "ciphertext-length": blob.ciphertext_length,
-                "plaintext": blob.plaintext,
-                "plaintext-length": blob.plaintext_length,
-            }
-            for name, blob in release.blobs.items()
-        },
+        "blobs": {name: _blob_value(blob) for name, blob in release.blobs.items()},
         "configuration": configuration_value(release.configuration),
         "time-ns": release.time_ns,
         "salt": release.salt,
@@ -387,6 +393,17 @@ def configuration_value(configuration: Configuration) -> dict[str, Any]:
     return value
 
 
+def _blob_value(blob: Blob) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "key": blob.key,
+        "ciphertext": blob.ciphertext,
+        "ciphertext-length": blob.ciphertext_length,
+        "plaintext": blob.plaintext,
+        "plaintext-length": blob.plaintext_length,
+    }
+    return value if blob.layer is None else value | {"layer": blob.layer._asdict()}
+
+
 def _entry_value(entry: Entry) -> dict[str, Any]:
     value: dict[str, Any] = {"path": list(entry.path)}
     return value if entry.contents is None else value | {"contents": entry.contents}
@@ -404,9 +421,17 @@ def _blob(value: Any, where: str) -> Blob:
         ciphertext_length=fields.uint("ciphertext-length"),
         plaintext=fields.bytes("plaintext", 32, 32),
         plaintext_length=fields.uint("plaintext-length"),
+        layer=fields.optional("layer", _layer),
     )
     fields.end()
     return blob
+
+
+def _layer(value: Any, where: str) -> Layer:
+    fields = Fields(value, where)
+    layer = Layer(nonce=fields.bytes("nonce", 16, 16), hmac=fields.bytes("hmac", 32, 32))
+    fields.end()
+    return layer
 
 
 def _configuration(value: Any) -> Configuration:

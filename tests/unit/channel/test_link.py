@@ -756,3 +756,50 @@ def test_a_connection_is_there_once():
                 await stream.read()
 
     run(test)
+
+
+@pytest.mark.parametrize("is_peer_gone", [True, False], ids=["ended", "others hold its socket"])
+def test_what_a_peer_said_before_its_end_is_read(is_peer_gone):
+    async def check():
+        async with Peer() as peer:
+            stream = await peer.link.open(Target.session())
+            other = await peer.link.open(Target.session())
+            await peer.send(frames.encode_data_header(stream.number, 9), b"last word", frames.encode_end(stream.number))
+            if is_peer_gone:
+                peer.sock.close()
+            # Nothing is waited for: whoever sees the end of a process may see it first.
+            peer.link.close_after_peer("found the Keep ended")
+            assert await stream.read() == b"last word"
+            assert await stream.read() == b""
+            with pytest.raises(TransportError, match="link: found the Keep ended"):
+                await other.read()
+
+    run(check)
+
+
+def test_a_link_that_is_closed_at_once_loses_what_was_not_read():
+    async def check():
+        async with Peer() as peer:
+            stream = await peer.link.open(Target.session())
+            await peer.send(frames.encode_data_header(stream.number, 9), b"last word", frames.encode_end(stream.number))
+            peer.link.close("found the Keep ended")
+            with pytest.raises(TransportError, match="link: found the Keep ended"):
+                await stream.read()
+
+    run(check)
+
+
+def test_a_peer_that_has_ended_is_not_read_for_ever():
+    async def check():
+        async with Peer() as peer:
+            stream = await peer.link.open(Target.session())
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(link, "_MAX_LAST_BYTES", 0)
+                peer.link._view = memoryview(bytearray(1))
+                before = peer.link.received_bytes
+                await peer.send(frames.encode_end(stream.number))
+                peer.link.close_after_peer("found the Keep ended")
+            assert peer.link.received_bytes - before == 1
+            assert peer.link.reason == "found the Keep ended"
+
+    run(check)

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from enarx.cli import image as command
 from enarx.cli import main
 from enarx.errors import VerificationError
 from enarx.image import build, export, inputs, store
@@ -158,12 +157,3 @@ class TestVerify:
     def test_refuses_an_image_that_is_not_there(self, capfd):
         assert main(["image", "verify", "none"]) == 2
         assert "want one of: keep-1" in capfd.readouterr().err
-
-
-def test_progress_on_a_terminal_is_one_line_that_changes(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with command._progress() as show:
-        for done in (0, 50, 50, 100):
-            show("fetching", done, 100)
-    lines = ["enarx: fetching: 0%", "enarx: fetching: 50%", "enarx: fetching: 100%", ""]
-    assert capsys.readouterr().err == "".join("\r\x1b[K" + line for line in lines)

@@ -256,7 +256,7 @@ def test_auto_says_what_is_not_protected(monkeypatch, module, capfd):
         return Outcome(0)
 
     monkeypatch.setattr(runtime, "run_workload", run_workload)
-    monkeypatch.setattr(watch, "watch", lambda timeout_s, fail: limits.append(timeout_s))
+    monkeypatch.setattr(watch, "watch", lambda timeout_s, fail, leave: limits.append(timeout_s))
     monkeypatch.delenv("ENARX_BACKEND", raising=False)
     assert main(["run", str(module), "--timeout", "2s"]) == 0
     assert "nothing here protects data in use" in capfd.readouterr().err

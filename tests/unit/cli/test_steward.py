@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography import x509
 
+from enarx import __version__
 from enarx.cli import main, steward
 from enarx.errors import UsageError
 from enarx.steward import folder as files
@@ -64,7 +65,8 @@ def test_init_makes_a_folder_and_says_what_comes_next(state, capfd):
     err = capfd.readouterr().err
     for text in (
         f"{state}/root.pem",
-        f"enarx policy init {state}/policy.toml",
+        f"enarx policy init {state}/policy.toml --image keep-{__version__}-",
+        "`process` for a trial",
         f"{state}/steward.toml",
         "enarx steward serve",
     ):

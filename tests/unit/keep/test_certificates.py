@@ -9,6 +9,7 @@ import os
 import socket
 from datetime import UTC, datetime, timedelta
 
+import OpenSSL.crypto
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -261,6 +262,23 @@ def test_refuses_what_is_not_this_keep_s_certificate(steward, change, error, mat
     scenario(test)
 
 
+def test_shows_the_stewards_own_certificate_where_another_authority_is_above_it():
+    above = FakeAuthority(AT, "operator", below=1)
+    own = above.vouch(AUTHORITY.root)
+    chain = (LEAF, own.public_bytes(Encoding.DER), above.root_der)
+    issued = judge_answer(CertificateAnswer(chain, AT + DAY, AT + DAY, 0), KEY, identity=IDENTITY, root=own, at=AT)
+    assert [each.public_bytes(Encoding.DER) for each in issued.credential.chain] == list(chain[:2])
+    # What the Keep believes is the Steward's alone: whatever else is below that root is not.
+    with pytest.raises(VerificationError, match="chain: found"):
+        judge_answer(
+            CertificateAnswer(chain, AT + DAY, AT + DAY, 0),
+            KEY,
+            identity=IDENTITY,
+            root=above.vouch(FakeAuthority(AT, "another").root),
+            at=AT,
+        )
+
+
 def test_refuses_a_chain_that_ends_elsewhere(steward):
     other = FakeAuthority(AT)
 
@@ -473,6 +491,22 @@ def test_any_answer_is_this_keep_s_certificate_or_refused(data):
         return
     assert bytes(leaf) == LEAF
     assert issued.credential.chain[0].public_bytes(Encoding.DER) == LEAF
+
+
+def test_a_certificate_that_openssl_cannot_read_is_refused(monkeypatch):
+    """One of the leaf's bits, flipped, is read by the one library and not by the other."""
+    convert = OpenSSL.crypto.X509.from_cryptography
+
+    def read(certificate):
+        if certificate == AUTHORITY.root:
+            return convert(certificate)
+        raise OpenSSL.crypto.Error([("asn1 encoding routines", "", "mstring wrong tag")])
+
+    answer = CertificateAnswer((LEAF,), AT + DAY, AT + DAY, 0)
+    judge_answer(answer, KEY, identity=IDENTITY, root=AUTHORITY.root, at=AT)
+    monkeypatch.setattr(OpenSSL.crypto.X509, "from_cryptography", read)
+    with pytest.raises(DecodeError, match="found one that OpenSSL cannot read"):
+        judge_answer(answer, KEY, identity=IDENTITY, root=AUTHORITY.root, at=AT)
 
 
 AUTHORITY, KEY = FakeAuthority(AT), ec.generate_private_key(ec.SECP256R1())

@@ -1062,7 +1062,7 @@ os.write(1, answer)
     ("toml", "message"),
     [
         (b"[tls]\npeers = [{ package = '%s', tenant = 'any' }]" % (b"0" * 64), "found no Steward"),
-        (b"steward = 'https://a'\n[tls]\nclient_auth = 'required'", "found no Steward"),
+        (b"steward = 'https://a'\n[tls]\nclient_auth = 'required'", "without a Steward"),
     ],
 )
 def test_a_package_that_needs_a_steward_is_refused_without(tmp_path, toml, message):

@@ -426,6 +426,8 @@ def test_clear_removes_every_version_and_nothing_else(root, said, source, settle
     old = root / "modules-1.2.3"
     old.mkdir(mode=0o700)
     (old / "a.cwasm").write_bytes(b"x")
+    (root / "packages").mkdir(mode=0o700)
+    (root / "packages" / ("0" * 64)).write_bytes(b"x")
     (root / "other").mkdir()
     (root / "other/kept").write_text("x")
     (root / "modules-file").write_text("x")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from enarx.errors import ConfigError, KeepError, TransportError
 from enarx.runtime.network import Network
 from enarx.runtime.peers import PeerRules
-from enarx.runtime.tls import ClientTls, ServerTls
+from enarx.runtime.tls import ClientTls, ServerTls, TlsStream
 from enarx.runtime.workload import Limits, Tls, Workload
 from enarx.wire.cmw import CmwRecord, encode_cmw_cbor
 from enarx.wire.keep_certificate import KeepCertificate
@@ -164,6 +164,82 @@ def test_a_client_that_is_another_workload_is_refused(steward, shake):
     _, refused = shake(client, server.server_tls())
     assert f"certificate is that of package {'78' * 32}" in refused
     assert refused.startswith("handshake with client failed")
+
+
+def test_who_is_refused_is_told_by_an_alert_and_who_refuses_says_whom(steward, monkeypatch, capfd):
+    monkeypatch.setattr(Network, "wall_ns", lambda _: AT_S * 10**9)
+    server = network(steward, peers=[(PACKAGE, "any")])
+    stranger = network(
+        steward, identity=steward.credential(AT, identity=identity_of(b"x" * 32)), client_auth="required"
+    )
+    said = []
+    client = ClientTls(
+        stranger.identity.credential, trust_anchors=[steward.root], verify_at=lambda: AT_S, tell=said.append
+    )
+    a, b = socket.socketpair()
+    for sock in (a, b):
+        sock.setblocking(False)
+    ends = [client.stream(a, host="localhost", peer="server"), server.server_tls().stream(b, peer="a client")]
+
+    def take_turns():
+        for _ in range(20):
+            for end in ends:
+                end.handshake()
+
+    with pytest.raises(TransportError, match=f"certificate is that of package {'78' * 32}"):
+        take_turns()
+    assert capfd.readouterr().err.startswith(
+        f"enarx: handshake with a client failed: certificate is that of package {'78' * 32}"
+    )
+    # In TLS 1.3 the client's handshake is over before: it learns of the refusal when it reads.
+    with pytest.raises(ConnectionResetError, match="peer refused with the alert: bad certificate"):
+        ends[0].recv_into(memoryview(bytearray(10)))
+    assert said == ["connection with server failed: peer refused with the alert: bad certificate; its own log says why"]
+    for end in ends:
+        end.close()
+
+
+def test_a_server_that_is_refused_is_told_by_an_alert(steward, shake):
+    client = network(steward, peers=[(PACKAGE, TENANT)])
+    said = []
+    server = ServerTls(
+        steward.credential(AT, identity=identity_of(tenant=b"x" * 48)), verify_at=lambda: AT_S, tell=said.append
+    )
+    _, refused = shake(client.client_tls(), server)
+    assert refused == "handshake with client failed: peer refused with the alert: bad certificate"
+    # Whoever hangs up on a service is not whom the service refused.
+    assert said == []
+
+
+def test_peers_that_are_welcome_are_not_spoken_of(steward, shake, capfd):
+    peers = [(PACKAGE, "any")]
+    assert shake(network(steward, peers=peers).client_tls(), network(steward, peers=peers).server_tls()) == [None, None]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_certificate_that_nobody_judged_is_refused(steward, shake, monkeypatch):
+    """Where OpenSSL does not ask, or of another certificate than the peer's."""
+    peers = [(PACKAGE, "any")]
+    one, other = network(steward, peers=peers), network(steward, peers=peers)
+    monkeypatch.setattr(TlsStream, "peer_certificate_der", lambda _: b"another")
+    assert all("was not judged" in each for each in shake(one.client_tls(), other.server_tls()))
+
+
+def test_a_judge_that_fails_refuses(steward, shake):
+    def judge(_):
+        raise ValueError("not what it takes")
+
+    server = ServerTls(
+        steward.credential(AT),
+        client_auth="required",
+        trust_anchors=[steward.root],
+        verify_at=lambda: AT_S,
+        judge_peer=judge,
+    )
+    client = ClientTls(
+        steward.credential(AT, identity=identity_of()), trust_anchors=[steward.root], verify_at=lambda: AT_S
+    )
+    assert "certificate cannot be read" in shake(client, server)[1]
 
 
 def test_a_server_that_is_another_workload_is_refused(steward, shake):

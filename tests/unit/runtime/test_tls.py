@@ -221,6 +221,15 @@ def test_the_private_names_of_the_tls_library_are_all_there():
         "X509_VERIFY_PARAM_set_hostflags",
         "X509_VERIFY_PARAM_set_time",
         "X509_verify_cert_error_string",
+        "X509_STORE_CTX_get_current_cert",
+        "X509_STORE_CTX_get_error",
+        "X509_STORE_CTX_get_error_depth",
+        "X509_STORE_CTX_get_ex_data",
+        "X509_STORE_CTX_set_error",
+        "X509_V_ERR_CERT_REJECTED",
+        "X509_up_ref",
+        "SSL_CTX_set_verify",
+        "SSL_get_ex_data_X509_STORE_CTX_idx",
         "X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS",
         "X509_CHECK_FLAG_NEVER_CHECK_SUBJECT",
         "SSL_ERROR_WANT_READ",
@@ -232,7 +241,7 @@ def test_the_private_names_of_the_tls_library_are_all_there():
     context = tls.SSL.Context(tls.SSL.TLS_CLIENT_METHOD)
     assert tls._ffi.typeof(context._context) == tls._ffi.typeof("SSL_CTX *")
     assert tls._ffi.typeof(tls.SSL.Connection(context)._ssl) == tls._ffi.typeof("SSL *")
-    for name in ("from_buffer", "errno", "string", "NULL"):
+    for name in ("callback", "cast", "from_buffer", "errno", "string", "NULL"):
         assert hasattr(tls._ffi, name)
 
 
@@ -425,8 +434,10 @@ def test_refuses_an_application_protocol_nobody_shares(sockets, authority, crede
 def test_refuses_a_client_without_the_required_certificate(sockets, authority, credential):
     a, b = sockets()
     client = client_on(a, authority)
-    server = server_on(b, credential, client_auth="required", trust_anchors=[authority.certificate])
+    said = []
+    server = server_on(b, credential, client_auth="required", trust_anchors=[authority.certificate], tell=said.append)
     assert refusal((server, client)) == "handshake with 10.0.0.2:5000 failed: found no client certificate, want one"
+    assert said == ["handshake with 10.0.0.2:5000 failed: found no client certificate, want one"]
     # The client had finished before the server refused, so it learns of it when it reads.
     with pytest.raises(ConnectionResetError, match="certificate required"):
         receive(client)

@@ -21,7 +21,9 @@ def fail(error):
     os.write(2, f"{type(error).__name__}: {error}\\n".encode())
 def broken(error):
     raise OSError(32, "nobody reads")
-watch(None if limit == "none" else float(limit), broken if how == "mute" else fail)
+def leave():
+    os.write(2, b"left\\n")
+watch(None if limit == "none" else float(limit), broken if how == "mute" else fail, leave if how == "leave" else None)
 if how == "twice":
     watch(None, fail)
 if how == "flood":
@@ -83,6 +85,17 @@ def test_ctrl_c_ends_native_code_at_once(limit, how):
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
     assert ended(process) == 130
+
+
+@pytest.mark.parametrize("limit", ["none", "30", "0.2"])
+def test_what_was_made_is_left_as_it_should_be(limit):
+    process = start(limit, "leave")
+    assert process.stdout.readline() == b"ready\n"
+    if limit != "0.2":
+        process.send_signal(signal.SIGINT)
+    told = process.stderr.read()
+    assert ended(process) == (109 if limit == "0.2" else 130)
+    assert told.endswith(b"left\n")
 
 
 def test_no_other_signal_is_taken():

@@ -496,6 +496,61 @@ def test_a_request_that_was_judged_by_rules_of_before_is_judged_again():
     run(scenario)
 
 
+def test_a_result_that_was_judged_by_rules_of_before_is_judged_again():
+    other = FakeJudge(refused_result())
+
+    async def scenario(steward):
+        steward.judge.gate = threading.Event()
+        task = asyncio.create_task(steward.decisions.appraise(RESULT))
+        await asyncio.to_thread(steward.judge.asked.wait, 30)
+        await steward.decisions.change_rules(rules_of(other, policy=bytes(32)))
+        steward.judge.gate.set()
+        ear = verify_ear_jwt(await task, [RESULT_KEY.public_key()], at=AT)
+        # It is of the policy in force when it is told, and of its verdict.
+        (appraisal,) = ear.submods.values()
+        assert appraisal.verifier_claims["enarx_verdict"] == str(refused_result().verdict)
+        assert f"sha256:{bytes(32).hex()}" in appraisal.policy_ids
+        assert [facts.kind for facts in steward.ledger.facts()] == ["policy", "result"]
+        assert (len(steward.judge.threads), len(other.threads)) == (1, 1)
+
+    run(scenario)
+
+
+def test_a_request_of_the_originals_protocol_is_judged_again_too():
+    """And there is no answer where the rules that came in between do not allow any."""
+    gate, asked, answers = threading.Event(), threading.Event(), []
+
+    def answer(body, media_type, now):
+        answers.append(body)
+        asked.set()
+        assert gate.wait(30)
+        return SimpleNamespace(body=b"path", issued=())
+
+    async def change(steward, rules):
+        task = asyncio.create_task(steward.decisions.certify_original(b"csr", "application/pkcs10"))
+        await asyncio.to_thread(asked.wait, 30)
+        await steward.decisions.change_rules(rules)
+        gate.set()
+        return task
+
+    async def allowed(steward):
+        assert await (await change(steward, rules_of(FakeJudge(), policy=bytes(32), original=original))) == b"path"
+        assert answers == [b"csr", b"csr"]
+
+    async def refused(steward):
+        task = await change(steward, rules_of(FakeJudge(), policy=bytes(32)))
+        with pytest.raises(UsageError, match="not enabled"):
+            await task
+        assert [facts.kind for facts in steward.ledger.facts()] == ["policy"]
+
+    original = SimpleNamespace(answer=answer)
+    for scenario in (allowed, refused):
+        gate.clear()
+        asked.clear()
+        answers.clear()
+        run(scenario, original=original)
+
+
 def test_a_review_waits_for_what_is_on_its_way_into_the_log():
     async def scenario(steward):
         steward.ledger.gate = asyncio.Event()
@@ -525,6 +580,66 @@ def test_a_list_of_what_is_revoked_is_signed_again_after_a_minute():
         assert numbers[0] < numbers[1]
 
     run(scenario)
+
+
+def test_a_bug_in_judging_one_certificate_keeps_it_in_force_and_the_others_judged():
+    async def scenario(steward):
+        for _ in range(3):
+            await steward.certify()
+        serials = [entry.certificate.serial for entry in steward.ledger.entries]
+        steward.judge.result = refused_result()
+        bench, asked = steward.decisions._bench, []
+
+        class Buggy:
+            count, taken = 1, 0
+
+            async def run(self, rules, work):
+                asked.append(work)
+                if len(asked) == 2:
+                    raise ZeroDivisionError("a bug")
+                if len(asked) == 1:
+                    raise DecodeError("its evidence cannot be read any more")
+                return await bench.run(rules, work)
+
+        steward.decisions._bench = Buggy()
+        assert await steward.decisions.review() == 1
+        assert [serial for serial, _, _ in steward.ledger.revocations] == serials[2:]
+        told = [facts for event, facts in steward.log.events if event == "not-judged" and "serial" in facts]
+        assert told == [
+            {"serial": f"{serials[0]:x}", "reason": "its evidence cannot be read any more"},
+            {"serial": f"{serials[1]:x}", "reason": "ZeroDivisionError"},
+        ]
+        assert dict(steward.log.events)["reviewed"]["unjudged"] == 2
+        assert "enarx_steward_certificates_unjudged 2.0" in steward.counted()
+        assert "enarx_steward_certificates_in_force 2.0" in steward.counted()
+        # The next one judges them.
+        steward.decisions._bench = bench
+        assert await steward.decisions.review() == 2
+        assert "enarx_steward_certificates_unjudged 0.0" in steward.counted()
+
+    run(scenario)
+
+
+def test_a_vendor_that_does_not_answer_has_nobody_wait_for_the_list_of_what_is_revoked():
+    answers, asked = threading.Event(), threading.Event()
+    fetching = FakeJudge()
+
+    def refresh(row, *, now):
+        asked.set()
+        assert answers.wait(30)
+
+    fetching.refresh = refresh
+
+    async def scenario(steward):
+        await steward.certify()
+        review = asyncio.create_task(steward.decisions.review())
+        await asyncio.to_thread(asked.wait, 30)
+        assert x509.load_der_x509_crl(await steward.decisions.crl()) is not None
+        assert not review.done()
+        answers.set()
+        assert await review == 0
+
+    run(scenario, fetching=fetching)
 
 
 # --- The original's protocol

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.errors import ConfigError
-from enarx.rats import AppraisalPolicy, AtLeast, AtMost, EachAtLeast, FromCaller, OneOf, Skip, Subset
+from enarx.rats import AppraisalPolicy, AtLeast, AtMost, EachAtLeast, FromCaller, NamedSteward, OneOf, Skip, Subset
 from enarx.verifier.policy_toml import MAX_BYTES, MAX_PROBLEMS, PolicyText, decode_policy, decode_value, read_policy
 from enarx.verifier.registry import SECTIONS, judge_of
 from tests.unit.verifier.policy_rules import RULES, SGX_TEXT, SNP_TEXT, rules_of
@@ -81,6 +82,28 @@ def test_insecure_digests():
     policy = decode(text)
     assert policy.insecure_emulated_roots == {b"\x0f" * 32}
     assert policy.insecure_vtpm_aks == {b"\x01" * 32, b"\x02" * 32}
+
+
+def test_a_steward_is_named_and_its_root_not_read():
+    """From a receipt there is no folder that the root could be in."""
+    assert decode(SNP_TEXT).steward is None
+    named = decode(SNP_TEXT + '[steward]\nurl = "https://steward.example"\nroot = "no/such.pem"\n')
+    assert named.steward == NamedSteward(url="https://steward.example", root="no/such.pem")
+    assert replace(named, steward=None) == decode(SNP_TEXT)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "words"),
+    [
+        ('url = "https://a"', "steward", "found no root"),
+        ('url = "http://a"\nroot = "r"', "steward.url", "want https://HOST"),
+        ('url = "https://a"\nroot = 1', "steward.root", "found 1"),
+        ('url = "https://a"\nroot = "r"\nroots = "r"', "steward.roots", "want root"),
+    ],
+)
+def test_refuses_what_names_no_steward(table, key, words):
+    error = refuse(f"{SNP_TEXT}[steward]\n{table}\n")
+    assert (error.key, words in str(error)) == (key, True)
 
 
 def test_a_preset_is_remembered_by_its_key():

@@ -49,7 +49,8 @@ KEEP_MESSAGES = st.one_of(
 
 CONTENTS = st.builds(r.Content, BYTES32, UINT)
 MANIFESTS = st.builds(r.Manifest, CONTENTS, st.none() | CONTENTS)
-BLOBS = st.builds(r.Blob, BYTES32, BYTES32, UINT, BYTES32, UINT)
+LAYERS = st.builds(r.Layer, st.binary(min_size=16, max_size=16), BYTES32)
+BLOBS = st.builds(r.Blob, BYTES32, BYTES32, UINT, BYTES32, UINT, st.none() | LAYERS)
 LISTENS = st.builds(r.ListenOverride, WORDS, st.sampled_from(["tls", "tcp"]), st.integers(0, 65535))
 PEERS = st.builds(r.PeerOverride, BYTES32, st.none() | BYTES48)
 LIMIT_NAMES = ("memory-bytes", "timeout-ms", "fuel", "output-bytes", "open-files")

@@ -120,6 +120,7 @@ def test_refuses_peers_where_others_certify_them(given, tls):
         (Tls(), None, None),
         (Tls(client_auth="required", trust_anchors=("a",)), None, None),
         (Tls(client_auth="optional"), "tls.client_auth", None),
+        (Tls(client_auth="required"), "tls.client_auth", None),
         (Tls(peers=(Peer(package="f" * 64, tenant="any"),)), "tls.peers", None),
         (Tls(certificate="c", private_key="k"), None, "tls.certificate"),
     ],

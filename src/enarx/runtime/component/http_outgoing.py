@@ -125,6 +125,7 @@ class _Connecting:
             stream.close()
             if time.monotonic() >= deadline_s:
                 raise HttpError(("connection-timeout", None)) from error
+            self._network.refusals.tell(str(error))
             case = "TLS-certificate-error" if "certificate" in str(error) else "TLS-protocol-error"
             raise HttpError((case, None)) from error
         return TlsTransport(stream)

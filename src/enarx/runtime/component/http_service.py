@@ -625,7 +625,7 @@ class Service:
         try:
             done = stream.handshake()
         except (TransportError, OSError):
-            # The client was told by an alert.
+            # The client was told by an alert; whom this end refused is said on stderr.
             self._drop(connection)
             return
         if not done:

@@ -213,7 +213,7 @@ class TcpSocket(Pollable):
         self._tls_stream: TlsStream | None = None
         self._handshakes: Handshakes | None = None
         self._link: _Link | None = None
-        self._failure: OSError | None = None
+        self._failure: OSError | EnarxError | None = None
 
     def local_address(self) -> SocketAddress:
         """Return its own address."""
@@ -294,6 +294,8 @@ class TcpSocket(Pollable):
             raise refused(error) from error
         except EnarxError as error:
             self.state = "failed"
+            # The guest learns that it failed, and whoever runs it why.
+            self._keep.network.refusals.tell(str(error))
             raise Err("connection-aborted") from error
         if not is_done:
             raise Err("would-block")
@@ -320,7 +322,11 @@ class TcpSocket(Pollable):
             # The TLS stream closes the socket it is given, and this one's options stay the guest's.
             tls = self._keep.network.client_tls()
             self._tls_stream = tls.stream(self.sock, host=entry.host, peer=pattern_for(entry.host, entry.port))
-        return self._tls_stream.handshake()
+        try:
+            return self._tls_stream.handshake()
+        except EnarxError as error:
+            self._failure = error
+            raise
 
     def _open(self, stream: TlsStream | None) -> tuple[TcpInput, TcpOutput]:
         link = self._link = _Link(self._keep, PlainTransport(self.sock) if stream is None else TlsTransport(stream))

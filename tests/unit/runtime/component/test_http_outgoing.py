@@ -61,7 +61,9 @@ def get(runner, guest, capfd):
     def run(scheme, authority, path="/", **options):
         component = guest("component/http_get").read_bytes()
         outcome = runner.run(component, args=[scheme, authority, path], **options)
-        return outcome.status, capfd.readouterr().out
+        said = capfd.readouterr()
+        run.said = said.err
+        return outcome.status, said.out
 
     return run
 
@@ -160,3 +162,4 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(get, runner, guest):
     with Served(runner, guest("component/http_hello"), prot="tls") as service:
         result = get("https", f"127.0.0.1:{service.port}", allow_connect=["*:*"])
     assert result == error("TLS-certificate-error")
+    assert f"enarx: handshake with 127.0.0.1:{service.port} failed: certificate has no trusted" in get.said

@@ -360,7 +360,7 @@ def make_network(*, trust_anchors=()):
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])
-def test_connects_by_tls_where_an_entry_says(make_guest, tmp_path, is_trusted):
+def test_connects_by_tls_where_an_entry_says(make_guest, tmp_path, capfd, is_trusted):
     serving = make_network()
     root = tmp_path / "root.pem"
     root.write_bytes(serving.identity.credential().chain[0].public_bytes(Encoding.PEM))
@@ -375,6 +375,9 @@ def test_connects_by_tls_where_an_entry_says(make_guest, tmp_path, is_trusted):
         else:
             # The guest never gets a connection to whom nobody vouches for.
             assert refusal(guest.connected, server.port) == "connection-aborted"
+            # And whoever runs it learns why.
+            said = capfd.readouterr().err
+            assert f"enarx: handshake with localhost:{server.port} failed: certificate has no trusted issuer" in said
 
 
 # --- UDP -------------------------------------------------------------------------------------------------------------
