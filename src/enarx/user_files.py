@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 
-from enarx.errors import PlatformError, UsageError
+from enarx.errors import ConfigError, PlatformError, UsageError
 
-__all__ = ["create_file", "make_private", "private_cache", "user_folder", "write_whole"]
+__all__ = ["create_file", "make_private", "new_folder", "private_cache", "read_key_file", "user_folder", "write_whole"]
 
+_FOLDER_MODE = 0o755
 _BELOW_HOME = {"XDG_DATA_HOME": ".local/share", "XDG_STATE_HOME": ".local/state"}
 
 
@@ -128,3 +132,75 @@ def create_file(path: str, data: bytes, *, hint: str) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     with open(fd, "wb") as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """Make a folder that everybody may read, which appears under its name when everything in it is there, and not at all otherwise.
+
+    Args:
+        path: of which there is nothing yet, or an empty folder.
+
+    Returns:
+        The path of the folder until then, beside its place.
+
+    Raises:
+        UsageError: there is something, or it cannot be made.
+    """
+    folder = os.path.abspath(path)
+    try:
+        if os.path.lexists(folder) and (not os.path.isdir(folder) or os.path.islink(folder) or os.listdir(folder)):
+            raise UsageError(f"cannot write {path}: found one already, want none", hint="name another, or remove it")
+        temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield temporary
+        try:
+            os.chmod(temporary, _FOLDER_MODE)
+            os.rename(temporary, folder)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def read_key_file(path: str, *, what: str, is_secret: bool, max_bytes: int) -> bytes:
+    """Read a file with a key that a user names.
+
+    Args:
+        path: of the file; a link is followed.
+        what: it is, as in `the tenant's key`.
+        is_secret: whether it has to be the user's own and closed to everybody else.
+        max_bytes: of the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UsageError: it cannot be read, is no regular file, or others can read it too.
+        ConfigError: it is longer.
+    """
+    try:
+        # A pipe is refused, and not waited for.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot read {what}: {path}: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"cannot read {what}: {path}: found no regular file, want one")
+        if is_secret and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
+            raise UsageError(
+                f"cannot use {what}: {path}: found owner {status.st_uid} and mode {status.st_mode & 0o7777:04o}, want a file of"
+                f" {os.geteuid()} with 0600",
+                hint=f"chmod 600 {path}",
+            )
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    finally:
+        os.close(fd)
+    if len(data) > max_bytes:
+        raise ConfigError(f"cannot use {what}: {path}: found more than {max_bytes} bytes, want a key", path=path)
+    return data

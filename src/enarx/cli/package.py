@@ -60,23 +60,12 @@ def open_named(parsed: Parsed, *, require: Signers | None = None) -> Iterator[Op
 
 
 def _build(parsed: Parsed) -> int:
-    from enarx.registry.archive import write_archive
-    from enarx.registry.layout import new_layout
+    from enarx.registry.archive import new_package
 
     path = parsed.operands[0]
     output = parsed.value("output") or _default_output(path)
-    if output.endswith(_ARCHIVE):
-        import tempfile
-
-        from enarx.registry.layout import make_layout
-
-        with tempfile.TemporaryDirectory(prefix="enarx-build-") as folder:
-            layout = make_layout(folder)
-            built = _build_into(parsed, path, layout)
-            write_archive(layout, output)
-    else:
-        with new_layout(output) as layout:
-            built = _build_into(parsed, path, layout)
+    with new_package(output, replaces=True) as layout:
+        built = _build_into(parsed, path, layout)
     if parsed.flag("json"):
         import json
 

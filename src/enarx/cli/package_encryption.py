@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from enarx.registry.layout import LayoutFolder
     from enarx.registry.recipients import Recipients
     from enarx.wire.oci import Descriptor
@@ -34,13 +30,14 @@ def _recipient(parsed: Parsed) -> int:
 
 
 def _encrypt(parsed: Parsed) -> int:
+    from enarx.registry.archive import new_package
     from enarx.registry.recipient_keys import read_recipients
 
     recipients = read_recipients(parsed.all("to"))
     output = parsed.value("output")
     if output is None:
         raise UsageError("cannot encrypt the package: found no --output, want one", hint="a new folder, or FILE.tar")
-    with _layout_for(output) as layout:
+    with new_package(output) as layout:
         made = _into(layout, parsed.operands[0], recipients)
     count = len(recipients.hpke) + len(recipients.rsa)
     if parsed.flag("json"):
@@ -70,29 +67,6 @@ def _into(layout: LayoutFolder, text: str, recipients: Recipients) -> Descriptor
         resolved, manifest = find_manifest(found.source, found.resolved)
         require_package(manifest, found.digest)
         return encrypt_package(found.source, resolved, layout, recipients, tag=found.ref.tag)
-
-
-@contextmanager
-def _layout_for(output: str) -> Iterator[LayoutFolder]:
-    """Make the layout that becomes the output, whole or not at all."""
-    from enarx.registry.layout import make_layout, new_layout
-
-    if not output.endswith(".tar"):
-        with new_layout(output) as layout:
-            yield layout
-        return
-    import os
-    import tempfile
-
-    from enarx.registry.archive import write_archive
-
-    if os.path.lexists(output):
-        raise UsageError(f"cannot write {output}: found one already, want none", hint="name another, or remove it")
-    # Of ciphertext only.
-    with tempfile.TemporaryDirectory(prefix="enarx-encrypt-") as folder:
-        layout = make_layout(folder)
-        yield layout
-        write_archive(layout, output)
 
 
 _JSON = Option("json", "", "one JSON document")

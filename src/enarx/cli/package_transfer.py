@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from enarx.wire.package_ref import RegistryRef
 
 _JSON = Option("json", "", "one JSON document")
-_ARCHIVE = ".tar"
 
 
 @contextlib.contextmanager
@@ -126,30 +125,15 @@ def _fetch(parsed: Parsed) -> int:
 
 def _write(found: FoundPackage, output: str) -> Descriptor:
     """Write a package as an archive or as a layout."""
-    import os
-    import tempfile
-
-    from enarx.registry.archive import write_archive
+    from enarx.registry.archive import new_package
     from enarx.registry.copying import copy_package
-    from enarx.registry.layout import LayoutFolder, is_layout, make_layout, new_layout
+    from enarx.registry.layout import LayoutFolder, is_layout
     from enarx.wire.package_ref import DEFAULT_TAG
 
     tag = found.ref.tag or DEFAULT_TAG
-    if output.endswith(_ARCHIVE):
-        if os.path.lexists(output):
-            raise UsageError(f"cannot write {output}: found one already, want none", hint="name another, or remove it")
-        try:
-            place = tempfile.TemporaryDirectory(prefix=".fetching-", dir=os.path.dirname(os.path.abspath(output)))
-        except OSError as error:
-            raise UsageError(f"cannot write {output}: {error.strerror}") from error
-        with place as folder:
-            layout = make_layout(folder)
-            stored = copy_package(found.source, found.resolved, layout, tag=tag)
-            write_archive(layout, output)
-        return stored
     if is_layout(output):
         return copy_package(found.source, found.resolved, LayoutFolder(output), tag=tag)
-    with new_layout(output) as layout:
+    with new_package(output) as layout:
         return copy_package(found.source, found.resolved, layout, tag=tag)
 
 

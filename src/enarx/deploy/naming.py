@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from enarx.crypto.x509 import MAX_PEM_BYTES, load_certificates, load_private_key
-from enarx.errors import ConfigError, PlatformError, UsageError
+from enarx.errors import ConfigError, PlatformError
+from enarx.user_files import read_key_file
 from enarx.wire.release import Steward
 from enarx.wire.steward_url import parse_steward_url
 
@@ -75,29 +75,14 @@ def load_tenant_key(path: str) -> tuple[ec.EllipticCurvePrivateKey, bool]:
         path: a PEM file that only its user can read.
 
     Raises:
-        UsageError: others can read the file, or it is not this user's.
+        UsageError: it cannot be read, others can read it too, or it is not this user's.
         ConfigError: it is no P-256 key.
         PlatformError: it cannot be made.
     """
     try:
-        # A pipe is refused, and not waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        pem = read_key_file(path, what="the tenant's key", is_secret=True, max_bytes=MAX_PEM_BYTES)
     except FileNotFoundError:
         return _make_key(path), True
-    except OSError as error:
-        raise UsageError(f"cannot use the tenant's key: {path}: {error.strerror}") from error
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise UsageError(
-                f"cannot use the tenant's key: {path}: found owner {status.st_uid} and mode {status.st_mode & 0o7777:04o}, want"
-                f" a file of {os.geteuid()} with 0600",
-                hint=f"chmod 600 {path}",
-            )
-        with open(fd, "rb", closefd=False) as file:
-            pem = file.read(MAX_PEM_BYTES + 1)
-    finally:
-        os.close(fd)
     key = load_private_key(pem, path=path)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError(f"--tenant-key: {path}: found another kind of key, want one on the curve P-256", path=path)

@@ -15,16 +15,19 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from enarx.errors import DecodeError, UsageError
 from enarx.registry.content import PIECE_BYTES
-from enarx.registry.layout import INDEX_FILE, LAYOUT_FILE, Layout, LayoutFolder
+from enarx.registry.layout import INDEX_FILE, LAYOUT_FILE, Layout, LayoutFolder, make_layout, new_layout
 from enarx.registry.reading import FileReader, open_regular
 from enarx.registry.tar_format import BLOCK, DIRECTORY, FILE, end_of_tar, padding, read_tar_untrusted, tar_header
 from enarx.wire.quoting import quote
 
-__all__ = ["LayoutArchive", "is_archive", "write_archive"]
+__all__ = ["LayoutArchive", "is_archive", "new_package", "write_archive"]
+
+_SUFFIX = ".tar"
 
 _MAX_ENTRIES = 10_000
 _MAX_NAME_CHARS = 255
@@ -116,6 +119,34 @@ def write_archive(layout: LayoutFolder, path: str) -> None:
             raise
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def new_package(path: str, *, replaces: bool = False) -> Iterator[LayoutFolder]:
+    """Make a layout that becomes what a command was asked for, whole or not at all: one file if its name ends in `.tar`, else a folder.
+
+    Args:
+        path: of which there is nothing yet.
+        replaces: whether an archive of a package may be there, whose place the new one takes.
+
+    Raises:
+        UsageError: there is something, or it cannot be written.
+    """
+    if not path.endswith(_SUFFIX):
+        with new_layout(path) as layout:
+            yield layout
+        return
+    if os.path.lexists(path) and not replaces:
+        raise UsageError(f"cannot write {path}: found one already, want none", hint="name another, or remove it")
+    try:
+        # Beside it, because there is room for it if anywhere.
+        place = tempfile.TemporaryDirectory(prefix=".new-", dir=os.path.dirname(os.path.abspath(path)))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    with place as folder:
+        layout = make_layout(folder)
+        yield layout
+        write_archive(layout, path)
 
 
 def _is_package(path: str) -> bool:

@@ -126,7 +126,7 @@ def _pool_classes(wait_s: float, require_reachable: Callable[[str, str], None]) 
     class Answer(_Answer):
         stall_s = wait_s
 
-    class Plain(HTTPConnection):
+    class Patient(HTTPConnection):
         response_class = Answer
 
         def _new_conn(self) -> socket.socket:
@@ -137,19 +137,11 @@ def _pool_classes(wait_s: float, require_reachable: Callable[[str, str], None]) 
                 self.sock.settimeout(wait_s)
             super().send(data)
 
-    class Secure(HTTPSConnection):
-        response_class = Answer
-
-        def _new_conn(self) -> socket.socket:
-            return _reached(super()._new_conn(), self.host, require_reachable)
-
-        def send(self, data: Any) -> None:
-            if self.sock is not None:
-                self.sock.settimeout(wait_s)
-            super().send(data)
+    class Secure(Patient, HTTPSConnection):
+        pass
 
     class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
+        ConnectionCls = Patient
 
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure

@@ -20,13 +20,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from enarx.errors import DecodeError, PlatformError, TransportError, UsageError, VerificationError
 from enarx.registry.drawbridge_http import Answer
+from enarx.user_files import new_folder
 from enarx.wire.drawbridge import (
     ALGORITHMS,
     DIRECTORY,
@@ -137,24 +136,11 @@ def import_package(
         PlatformError: the disk is full, or the like.
     """
     package = _Package(ref, asker, pin, progress)
-    folder = os.path.abspath(output)
-    try:
-        if os.path.lexists(folder) and (not os.path.isdir(folder) or os.path.islink(folder) or os.listdir(folder)):
-            raise UsageError(f"cannot write {output}: found one already, want none", hint="name another, or remove it")
-        temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
-    except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    try:
-        found = package.bring(temporary)
-        os.chmod(temporary, _FOLDER_MODE)
-        os.rename(temporary, folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise PlatformError(f"cannot write {output}: {error.strerror}") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return found
+    with new_folder(output) as folder:
+        try:
+            return package.bring(folder)
+        except OSError as error:
+            raise PlatformError(f"cannot write {output}: {error.strerror}") from error
 
 
 class _Package:

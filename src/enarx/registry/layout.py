@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -25,7 +24,7 @@ from typing import BinaryIO
 from enarx.errors import DecodeError, UsageError, VerificationError
 from enarx.registry.content import PIECE_BYTES, Resolved, checked
 from enarx.registry.reading import open_regular
-from enarx.user_files import write_whole
+from enarx.user_files import new_folder, write_whole
 from enarx.wire.oci import (
     INDEX,
     MANIFEST,
@@ -326,28 +325,12 @@ def new_layout(path: str) -> Iterator[LayoutFolder]:
     Raises:
         UsageError: there is something, or it cannot be written.
     """
-    folder = os.path.abspath(path)
-    try:
-        if os.path.lexists(folder) and (not os.path.isdir(folder) or os.path.islink(folder) or os.listdir(folder)):
-            raise UsageError(f"cannot write {path}: found one already, want none", hint="name another, or remove it")
-        temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(folder)}.", dir=os.path.dirname(folder))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        make_layout(temporary)
-        yield LayoutFolder(temporary)
-        try:
-            os.rename(temporary, folder)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with new_folder(path) as folder:
+        yield make_layout(folder)
 
 
 def make_layout(folder: str) -> LayoutFolder:
     """Make an empty layout in an empty folder."""
-    os.chmod(folder, _FOLDER_MODE)
     for name in ("blobs", "blobs/sha256"):
         os.mkdir(os.path.join(folder, name))
         os.chmod(os.path.join(folder, name), _FOLDER_MODE)

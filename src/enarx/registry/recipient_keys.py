@@ -16,14 +16,13 @@ import base64
 import binascii
 import os
 import re
-import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enarx.channel.hpke import PRIVATE_KEY_BYTES, PUBLIC_KEY_BYTES, KeptKey
 from enarx.errors import ConfigError, PlatformError, UsageError
 from enarx.registry.recipients import MAX_RECIPIENTS, DecryptionKeys, Recipients
-from enarx.user_files import create_file
+from enarx.user_files import create_file, read_key_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -187,26 +186,6 @@ def _no_key(path: str, want: str, found: str = "another thing") -> ConfigError:
 
 def _read(path: str, *, is_secret: bool) -> bytes:
     try:
-        # A pipe is refused, and not waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"cannot read the key {path}: {error.strerror}") from error
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"cannot read the key {path}: found no regular file, want one")
-        if is_secret and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
-            raise UsageError(
-                f"cannot use the key {path}: found owner {status.st_uid} and mode {status.st_mode & 0o7777:04o}, want a file"
-                f" of {os.geteuid()} with 0600",
-                hint=f"chmod 600 {path}",
-            )
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(_MAX_KEY_FILE_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(data) > _MAX_KEY_FILE_BYTES:
-        raise ConfigError(
-            f"cannot use the key {path}: found more than {_MAX_KEY_FILE_BYTES} bytes, want a key", path=path
-        )
-    return data
+        return read_key_file(path, what="the key", is_secret=is_secret, max_bytes=_MAX_KEY_FILE_BYTES)
+    except FileNotFoundError as error:
+        raise UsageError(f"cannot read the key: {path}: {error.strerror}") from error

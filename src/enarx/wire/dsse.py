@@ -126,10 +126,7 @@ def decode_envelope_untrusted(data: bytes) -> Envelope:
     """
     what = "signature envelope"
     document = _object(load_json_untrusted(data, what=what, max_bytes=MAX_ENVELOPE_BYTES, max_items=_MAX_ITEMS), what)
-    signatures = document.get("signatures")
-    if type(signatures) is not list or not 0 < len(signatures) <= MAX_SIGNATURES:
-        found = f"{len(signatures)}" if type(signatures) is list else quote(signatures)
-        raise DecodeError(f"cannot decode the {what}: signatures: found {found}, want 1 to {MAX_SIGNATURES}")
+    signatures = _some(document, "signatures", what, MAX_SIGNATURES)
     return Envelope(
         _text(document, "payloadType", what),
         _base64(document, "payload", what, MAX_ENVELOPE_BYTES),
@@ -167,10 +164,7 @@ def decode_statement_untrusted(data: bytes) -> Statement:
     document = _object(load_json_untrusted(data, what=what, max_bytes=MAX_ENVELOPE_BYTES, max_items=_MAX_ITEMS), what)
     if (kind := _text(document, "_type", what)) != STATEMENT:
         raise DecodeError(f"cannot decode the {what}: _type: found {quote(kind)}, want {STATEMENT}")
-    subjects = document.get("subject")
-    if type(subjects) is not list or not 0 < len(subjects) <= MAX_SUBJECTS:
-        found = f"{len(subjects)}" if type(subjects) is list else quote(subjects)
-        raise DecodeError(f"cannot decode the {what}: subject: found {found}, want 1 to {MAX_SUBJECTS}")
+    subjects = _some(document, "subject", what, MAX_SUBJECTS)
     digests = (_object(_object(subject, what).get("digest"), what).get("sha256") for subject in subjects)
     return Statement(tuple(_sha256(digest, what) for digest in digests if digest is not None), _text(document, "predicateType", what))  # fmt: skip
 
@@ -185,6 +179,14 @@ def _signature(item: dict[str, Any], what: str) -> EnvelopeSignature:
 def _object(value: Any, what: str) -> dict[str, Any]:
     if type(value) is not dict:
         raise DecodeError(f"cannot decode the {what}: found {quote(value)}, want an object")
+    return value
+
+
+def _some(document: dict[str, Any], name: str, what: str, most: int) -> list[Any]:
+    value = document.get(name)
+    if type(value) is not list or not 0 < len(value) <= most:
+        found = f"{len(value)}" if type(value) is list else quote(value)
+        raise DecodeError(f"cannot decode the {what}: {name}: found {found}, want 1 to {most}")
     return value
 
 
