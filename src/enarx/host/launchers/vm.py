@@ -226,6 +226,9 @@ class VmLauncher(OwnProcess):
         )
 
     def _open_image(self) -> Image:
+        if self._image is None:
+            # Before an image is asked for that nothing here could start.
+            kind_of(self.backend, this_arch())
         name = self._image or f"keep-{__version__}-{this_arch()}"
         # Not for a host that starts no machine.
         from enarx.image.store import open_image
