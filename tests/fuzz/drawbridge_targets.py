@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fake_drawbridge import HAS_FILES, PACKAGE, compact, entry_of, header_of, tree_of
 from tests.fuzz.deployment_targets import _JSON
 from tests.fuzz.verifier_mutations import by_text, is_json
 from tests.fuzz.verifier_targets import Target, attribute, make_target
@@ -20,11 +19,15 @@ def _content_digest() -> Callable[[bytes], object]:
 
 
 def _headers() -> list[bytes]:
+    from tests.fake_drawbridge import header_of
+
     both = f"{header_of(b'')},{header_of(b'x')}"
     return [header_of(b"").encode(), header_of(b"x").split(",")[1].encode(), both.encode()]
 
 
 def _directories() -> list[bytes]:
+    from tests.fake_drawbridge import HAS_FILES, PACKAGE, tree_of
+
     return [
         b"{}",
         *(body.data for files in (PACKAGE, HAS_FILES) for path, body in tree_of(files)[0].items() if not path),
@@ -32,6 +35,8 @@ def _directories() -> list[bytes]:
 
 
 def _tags() -> list[bytes]:
+    from tests.fake_drawbridge import PACKAGE, compact, entry_of, tree_of
+
     _, root = tree_of(PACKAGE)
     return [compact(root), compact(entry_of(b"m", "application/wasm") | {"custom": [1, {"of": "somebody" * 40}]})]
 

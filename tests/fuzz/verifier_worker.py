@@ -212,6 +212,8 @@ def fuzz(name: str, count: int, seed: int, folder: str) -> None:
         import atheris
     except ImportError:
         atheris = None
+    if early := sorted(name for name in sys.modules if name.startswith("enarx.")):
+        raise RuntimeError(f"imported before anything could be instrumented: {early}")
     with atheris.instrument_imports(include=["enarx"]) if atheris else contextlib.nullcontext():
         importlib.import_module(
             "enarx.crypto.certificates"

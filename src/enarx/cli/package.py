@@ -9,7 +9,7 @@ import os
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
 from enarx.cli.progress import show_progress
-from enarx.errors import UsageError
+from enarx.errors import EnarxError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,12 @@ def open_named(parsed: Parsed, *, require: Signers | None = None) -> Iterator[Op
             )
         for signature in opened.signatures:
             ui.note(f"signed by {signature.line}")
-        yield opened
+        try:
+            yield opened
+        except EnarxError as error:
+            # Of the folder that it was opened in the user knows nothing.
+            error.args = (str(error).replace(opened.path, opened.name),)
+            raise
 
 
 # --- build -----------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from enarx.wire.oci import (
     digest_of,
     encode_manifest,
 )
+from enarx.wire.package_ref import is_tag
 from enarx.wire.quoting import quote
 from enarx.wire.release import MAIN, MAX_FILES_BYTES, MAX_NAME_BYTES, MAX_PATH_PARTS
 from enarx.wire.release import TOML as TOML_NAME
@@ -74,6 +75,8 @@ def build_package(path: str, sink: Sink, *, tag: str | None = None, created_s: i
     main = path if folder is None else os.path.join(folder, MAIN)
     if folder is not None and not os.path.isfile(main):
         raise UsageError(f"cannot build {path}: found a directory without {MAIN}, want {main}")
+    if tag is not None and not is_tag(tag):
+        raise UsageError(f"cannot build {path}: found the tag {quote(tag)}, want letters, digits, `_`, `.` and `-`")
     with _open(main) as file:
         layers = [_put_file(sink, file, main)]
         file.seek(0)

@@ -137,6 +137,8 @@ class Layout:
         listed = self.index().manifests
         if is_digest(reference):
             found = next((each for each in listed if each.digest == reference), None)
+            if found is None and not self._has(blob_path(reference)):
+                raise UsageError(f"cannot open {self.path}: found no package {reference} in it, want one")
             data = self._manifest_bytes(reference)
             if found is None:
                 found = Descriptor(_media_type(data), reference, len(data))
@@ -226,6 +228,12 @@ class Layout:
             if size > max_bytes:
                 raise DecodeError(f"cannot read {self.path}: {name}: found {size} bytes, want at most {max_bytes}")
             return file.read(size)
+
+    def _has(self, name: str) -> bool:
+        found = self.open_file(name)
+        if found is not None:
+            found[0].close()
+        return found is not None
 
     def _open(self, name: str) -> tuple[BinaryIO, int]:
         found = self.open_file(name)

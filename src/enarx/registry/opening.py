@@ -16,6 +16,7 @@ Source: OCI image-spec 1.1, manifest.md and layer.md; CNCF TAG Runtime, Wasm OCI
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -185,6 +186,10 @@ def open_package(source: Source, resolved: Resolved, into: str, *, decrypt: Laye
         opening.require_whole()
     except OSError as error:
         _empty(into)
+        if error.errno == errno.ENAMETOOLONG:
+            raise DecodeError(
+                f"cannot open {name}: found a path that is too long, want one that a file can have"
+            ) from error
         raise PlatformError(f"cannot open {name} in {into}: {error.strerror}") from error
     except BaseException:
         _empty(into)

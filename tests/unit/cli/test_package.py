@@ -83,7 +83,8 @@ def test_a_time_can_be_given_and_is_part_of_it(capfd, monkeypatch):
         (("app/notes",), 103, "found no WebAssembly"),
         (("app", "--output", "app"), 2, "cannot write app: found one already"),
         (("app", "--output", "app/notes.tar/x.tar"), 2, "cannot write"),
-        (("app", "--output", "layout", "--tag", "a/b"), 2, "found the tag 'a/b'"),
+        (("app", "--output", "layout", "--tag", "a/b"), 2, "cannot build app: found the tag 'a/b'"),
+        (("app", "--tag", "a b"), 2, "cannot build app: found the tag 'a b'"),
         ((), 2, "found operands none, want PATH"),
     ],
 )
@@ -251,3 +252,11 @@ def test_runs_and_names_what_was_typed(capfd, monkeypatch):
     assert f"app.tar is {LayoutArchive('app.tar').only_digest()}" in said
     assert "workload trapped: app.tar: unreachable" in said
     assert os.listdir("temporary") == []
+
+
+def test_an_error_names_what_was_typed(capfd):
+    assert run("build", "app") == 0
+    assert main(["run", "app.tar", "--backend", "nil"]) == 103
+    said = capfd.readouterr().err
+    assert "app.tar/main.wasm" in said
+    assert "temporary" not in said

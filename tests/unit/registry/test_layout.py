@@ -126,6 +126,13 @@ def test_a_changed_blob_is_refused(layout, change):
         list(layout.open_blob(wanted))
 
 
+def test_what_is_not_there_is_said_to_be_none(layout):
+    simple(layout)
+    for reference in ("2", f"sha256:{'0' * 64}"):
+        with pytest.raises(UsageError, match=r"found no package .* in it, want one"):
+            layout.resolve(reference)
+
+
 def test_a_changed_manifest_is_refused(layout):
     put_ = simple(layout)
     data = layout.resolve("1").data

@@ -176,6 +176,7 @@ def test_what_is_too_long_is_refused_before_it_is_fetched(layout, into, monkeypa
         (("data/.wh.f", b""), "what removes a file"),
         (("data/" + "x" * 256, b""), "want at most 64 names of 255 bytes"),
         (("data" + "/x" * 64, b""), "want at most 64 names"),
+        (("data" + ("/" + "x" * 250) * 17, b""), "found a path that is too long"),
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else str(value)[:40],
 )
