@@ -176,15 +176,12 @@ def read_key_file(path: str, *, what: str, is_secret: bool, max_bytes: int) -> b
         max_bytes: of the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        UsageError: it cannot be read, is no regular file, or others can read it too.
+        UsageError: it is not there, cannot be read, is no regular file, or others can read it too.
         ConfigError: it is longer.
     """
     try:
         # A pipe is refused, and not waited for.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise UsageError(f"cannot read {what}: {path}: {error.strerror}") from error
     try:

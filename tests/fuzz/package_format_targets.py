@@ -10,7 +10,7 @@ from random import Random
 
 from tests.fuzz.deployment_targets import _JSON
 from tests.fuzz.verifier_mutations import Scramble, is_json, overwrite
-from tests.fuzz.verifier_targets import Target, attribute, make_target
+from tests.fuzz.verifier_targets import Target, again, attribute, make_target
 
 OCI, CONFIG = "wire.oci", "wire.wasm_config"
 TAR, OUTLINE = "registry.tar_format", "registry.wasm_outline"
@@ -92,23 +92,6 @@ def _is_tar(data: bytes) -> bool:
     return data[257:262] == b"ustar"
 
 
-def _again(module: str, decode: str, encode: str) -> Callable[[], Callable[[bytes], object]]:
-    """What is written of a value is read as that value."""
-
-    def make() -> Callable[[bytes], object]:
-        read, write = attribute(module, decode), attribute(module, encode)
-
-        def call(data: bytes) -> object:
-            value = read(data)
-            if read(write(value)) != value:
-                raise AssertionError("what was written is another value")
-            return value
-
-        return call
-
-    return make
-
-
 def _entries() -> Callable[[bytes], object]:
     from enarx.registry.reading import FileReader, PieceReader
 
@@ -141,9 +124,9 @@ def _outline() -> Callable[[bytes], object]:
 
 
 _TABLE_OF_TARGETS = (
-    make_target("oci manifest", OCI, "decode_manifest_untrusted", manifests, _JSON, is_json, 8, make=_again(OCI, "decode_manifest_untrusted", "encode_manifest"), max_bytes=3000),
-    make_target("oci index", OCI, "decode_index_untrusted", indexes, _JSON, is_json, 8, make=_again(OCI, "decode_index_untrusted", "encode_index"), max_bytes=3000),
-    make_target("wasm configuration", CONFIG, "decode_wasm_config_untrusted", configurations, _JSON, is_json, 8, make=_again(CONFIG, "decode_wasm_config_untrusted", "encode_wasm_config"), max_bytes=2000),
+    make_target("oci manifest", OCI, "decode_manifest_untrusted", manifests, _JSON, is_json, 8, make=again(OCI, "decode_manifest_untrusted", "encode_manifest"), max_bytes=3000),
+    make_target("oci index", OCI, "decode_index_untrusted", indexes, _JSON, is_json, 8, make=again(OCI, "decode_index_untrusted", "encode_index"), max_bytes=3000),
+    make_target("wasm configuration", CONFIG, "decode_wasm_config_untrusted", configurations, _JSON, is_json, 8, make=again(CONFIG, "decode_wasm_config_untrusted", "encode_wasm_config"), max_bytes=2000),
     make_target("tar", TAR, "read_tar_untrusted", archives, _tar, _is_tar, 8, make=_entries, max_bytes=20000),
     make_target("wasm outline", OUTLINE, "outline_untrusted", modules, _wasm, lambda data: data[:4] == MAGIC, 20, make=_outline, entries=("read_outline_untrusted",), max_bytes=4000),
 )  # fmt: skip

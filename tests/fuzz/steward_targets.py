@@ -30,30 +30,13 @@ from tests.fuzz.verifier_mutations import (
     overwrite,
     read_cbor,
 )
-from tests.fuzz.verifier_targets import Target, attribute, make_target
+from tests.fuzz.verifier_targets import Target, again, attribute, make_target
 
 _CONFIGURATION_VALUES = (
     *('"s.example"', '"S"', '"1.2.3.4"', '"any"', '"2h"', '"999h"', "5", "true", "[]", '["*.x"]', '["a", "a"]', "{}", '"http://x/"'),
     *(f'"{"ab" * 32}"', f'"{"ab" * 48}"', f'"{"AB" * 32}"', '"\\u0000"', "nan", "1979-05-27", '"é"'),
 )  # fmt: skip
 STEWARD, SESSION, CERTIFICATE = "wire.steward", "wire.session", "wire.keep_certificate"
-
-
-def _again(decode: str, encode: str) -> Callable[[], Callable[[bytes], object]]:
-    """JSON has several forms; what is written of a value is read as that value."""
-
-    def make() -> Callable[[bytes], object]:
-        read, write = attribute(STEWARD, decode), attribute(STEWARD, encode)
-
-        def call(data: bytes) -> object:
-            value = read(data)
-            if read(write(value)) != value:
-                raise AssertionError("what was written is another value")
-            return value
-
-        return call
-
-    return make
 
 
 def _hashed_receipt() -> Callable[[bytes], object]:
@@ -216,12 +199,12 @@ def _log_entry() -> Callable[[bytes], object]:
 
 
 _TABLE_OF_TARGETS = (
-    make_target("steward certificate request", STEWARD, "decode_certificate_request_untrusted", seed.certificate_requests, _JSON, is_json, 10, make=_again("decode_certificate_request_untrusted", "encode_certificate_request"), more=("wire.json_members",)),
-    make_target("steward result request", STEWARD, "decode_result_request_untrusted", seed.result_requests, _JSON, is_json, 10, make=_again("decode_result_request_untrusted", "encode_result_request")),
+    make_target("steward certificate request", STEWARD, "decode_certificate_request_untrusted", seed.certificate_requests, _JSON, is_json, 10, make=again(STEWARD, "decode_certificate_request_untrusted", "encode_certificate_request"), more=("wire.json_members",)),
+    make_target("steward result request", STEWARD, "decode_result_request_untrusted", seed.result_requests, _JSON, is_json, 10, make=again(STEWARD, "decode_result_request_untrusted", "encode_result_request")),
     make_target("steward challenge request", STEWARD, "decode_challenge_request_untrusted", lambda: [b"", b"{}", b" { }\n", b'{"purpose":"identity","keys":[1,2]}'], _JSON, lambda data: not data.strip() or is_json(data), 10, make=_empty_request, max_bytes=1100),
-    make_target("steward challenge", STEWARD, "decode_challenge_answer_untrusted", seed.challenge_answers, _JSON, is_json, 10, make=_again("decode_challenge_answer_untrusted", "encode_challenge_answer"), max_bytes=1100),
-    make_target("steward certificate answer", STEWARD, "decode_certificate_answer_untrusted", seed.certificate_answers, _JSON, is_json, 10, make=_again("decode_certificate_answer_untrusted", "encode_certificate_answer")),
-    make_target("steward problem", STEWARD, "decode_problem_untrusted", seed.problems, _JSON, is_json, 10, make=_again("decode_problem_untrusted", "encode_problem")),
+    make_target("steward challenge", STEWARD, "decode_challenge_answer_untrusted", seed.challenge_answers, _JSON, is_json, 10, make=again(STEWARD, "decode_challenge_answer_untrusted", "encode_challenge_answer"), max_bytes=1100),
+    make_target("steward certificate answer", STEWARD, "decode_certificate_answer_untrusted", seed.certificate_answers, _JSON, is_json, 10, make=again(STEWARD, "decode_certificate_answer_untrusted", "encode_certificate_answer")),
+    make_target("steward problem", STEWARD, "decode_problem_untrusted", seed.problems, _JSON, is_json, 10, make=again(STEWARD, "decode_problem_untrusted", "encode_problem")),
     make_target("hashed receipt", SESSION, "decode_without_evidence_untrusted", seed.hashed_receipts, _CBOR, is_cbor, 20, make=_hashed_receipt, max_bytes=2000),
     make_target("keep extension", CERTIFICATE, "decode_keep_extension_untrusted", seed.keep_extensions, _change_extension, _is_extension, 15, make=_there_and_back(CERTIFICATE, "decode_keep_extension_untrusted", "encode_keep_extension"), max_bytes=4000),
     make_target("keep certificate", CERTIFICATE, "decode_keep_certificate_untrusted", seed.keep_certificates, by_der, is_der, 10, max_bytes=4000),

@@ -197,6 +197,23 @@ def _change_jwt(data: bytes, random: Any, scramble: Any) -> bytes:
     return b".".join(parts)
 
 
+def again(module: str, decode: str, encode: str) -> Callable[[], Callable[[bytes], object]]:
+    """Make a call that reads a value, writes it and reads it again: the same value has to come of it."""
+
+    def make() -> Callable[[bytes], object]:
+        read, write = attribute(module, decode), attribute(module, encode)
+
+        def call(data: bytes) -> object:
+            value = read(data)
+            if read(write(value)) != value:
+                raise AssertionError("what was written is another value")
+            return value
+
+        return call
+
+    return make
+
+
 def _sign_again(message: Any) -> bytes:
     """Sign a COSE_Sign1 message that was changed."""
     from enarx.crypto.cbor import encode

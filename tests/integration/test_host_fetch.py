@@ -108,8 +108,8 @@ def test_a_keep_hears_of_what_is_not_there(host, registry):
     assert tell(host.url, keep, {"do": "blob", "digest": "0" * 64}) == b""
 
 
-def test_one_at_a_time_and_an_upload_can_follow(host, registry):
-    keep = create(host.url)[2]["id"]
+def waiting(registry):
+    """Have a registry wait before it answers; return when it does, and what makes it go on."""
     reached, go_on = threading.Event(), threading.Event()
 
     def wait(_):
@@ -118,6 +118,12 @@ def test_one_at_a_time_and_an_upload_can_follow(host, registry):
         return False
 
     registry.behave = wait
+    return reached, go_on
+
+
+def test_one_at_a_time_and_an_upload_can_follow(host, registry):
+    keep = create(host.url)[2]["id"]
+    reached, go_on = waiting(registry)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(fetch, host, keep, registry)
         assert reached.wait(WAIT_S)
@@ -131,14 +137,7 @@ def test_one_at_a_time_and_an_upload_can_follow(host, registry):
 
 def test_an_end_in_the_middle_of_a_fetch_holds_nothing_up(host, registry):
     keep = create(host.url)[2]["id"]
-    reached, go_on = threading.Event(), threading.Event()
-
-    def wait(_):
-        reached.set()
-        assert go_on.wait(WAIT_S)
-        return False
-
-    registry.behave = wait
+    reached, go_on = waiting(registry)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(fetch, host, keep, registry)
         assert reached.wait(WAIT_S)
@@ -151,14 +150,7 @@ def test_an_end_in_the_middle_of_a_fetch_holds_nothing_up(host, registry):
 
 def test_a_host_does_not_wait_for_a_silent_registry_when_it_ends(host, registry):
     keep = create(host.url)[2]["id"]
-    reached, go_on = threading.Event(), threading.Event()
-
-    def wait(_):
-        reached.set()
-        assert go_on.wait(WAIT_S)
-        return False
-
-    registry.behave = wait
+    reached, go_on = waiting(registry)
     try:
         with ThreadPoolExecutor(1) as threads:
             first = threads.submit(fetch, host, keep, registry)

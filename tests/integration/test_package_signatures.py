@@ -13,6 +13,7 @@ from enarx.registry.copying import copy_package
 from enarx.registry.layout import LayoutFolder, make_layout
 from enarx.registry.referrers import BUNDLE, attach, attached
 from tests.fake_registry import FakeRegistry
+from tests.unit.registry.key_files import write
 from tests.unit.registry.signed import AT, IDENTITY, ISSUER, key, make_package, private_pem, public_pem, sigstore
 
 
@@ -25,7 +26,7 @@ def registry(request):
 @pytest.fixture
 def folder(tmp_path):
     for name in ("tenant", "other"):
-        (tmp_path / f"{name}.pem").write_bytes(private_pem(key(name)))
+        write(tmp_path / f"{name}.pem", private_pem(key(name)))
         (tmp_path / f"{name}.pub").write_bytes(public_pem(key(name)))
     (tmp_path / "root.json").write_bytes(sigstore().trust_root())
     return tmp_path

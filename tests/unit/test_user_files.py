@@ -130,7 +130,7 @@ def test_refuses_what_is_no_file_with_a_key(tmp_path):
     def read(name):
         return read_key_file(str(tmp_path / name), what="the key", is_secret=False, max_bytes=8)
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UsageError, match=r"cannot read the key: .*No such file"):
         read("none")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()

@@ -38,8 +38,10 @@ def _sign(parsed: Parsed) -> int:
         from enarx.crypto.signature_keys import key_id_of, load_signing_key, public_key_of
         from enarx.crypto.x509 import MAX_PEM_BYTES
         from enarx.registry.dsse import sign_with_key
+        from enarx.user_files import read_key_file
 
-        key = load_signing_key(_read(key_path, MAX_PEM_BYTES), path=key_path)
+        pem = read_key_file(key_path, what="the signing key", is_secret=True, max_bytes=MAX_PEM_BYTES)
+        key = load_signing_key(pem, path=key_path)
         with _found(parsed.operands[0]) as found:
             sink = _signable(found)
             artifact = attach(sink, found.resolved.descriptor, DSSE, sign_with_key(found.digest, key))

@@ -79,10 +79,9 @@ def load_tenant_key(path: str) -> tuple[ec.EllipticCurvePrivateKey, bool]:
         ConfigError: it is no P-256 key.
         PlatformError: it cannot be made.
     """
-    try:
-        pem = read_key_file(path, what="the tenant's key", is_secret=True, max_bytes=MAX_PEM_BYTES)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return _make_key(path), True
+    pem = read_key_file(path, what="the tenant's key", is_secret=True, max_bytes=MAX_PEM_BYTES)
     key = load_private_key(pem, path=path)
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError(f"--tenant-key: {path}: found another kind of key, want one on the curve P-256", path=path)

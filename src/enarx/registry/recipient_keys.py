@@ -87,7 +87,7 @@ def read_recipients(paths: Sequence[str]) -> Recipients:
     hpke: dict[bytes, None] = {}
     rsa: dict[tuple[int, int], RSAPublicKey] = {}
     for path in paths:
-        pem = _read(path, is_secret=False)
+        pem = read_key_file(path, what="the key", is_secret=False, max_bytes=_MAX_KEY_FILE_BYTES)
         block = _block(pem)
         if block is not None and block[0] == _PUBLIC:
             hpke[_sized(block[1], PUBLIC_KEY_BYTES, path)] = None
@@ -133,7 +133,7 @@ def read_decryption_keys(paths: Sequence[str]) -> DecryptionKeys:
 
     hpke, rsa = [], []
     for path in paths:
-        pem = _read(path, is_secret=True)
+        pem = read_key_file(path, what="the key", is_secret=True, max_bytes=_MAX_KEY_FILE_BYTES)
         block = _block(pem)
         if block is not None and block[0] == _PRIVATE:
             hpke.append(KeptKey(_sized(block[1], PRIVATE_KEY_BYTES, path)))
@@ -182,10 +182,3 @@ def _no_key(path: str, want: str, found: str = "another thing") -> ConfigError:
         path=path,
         hint="`enarx package recipient FILE` makes a pair; RSA keys are PEM files of openssl",
     )
-
-
-def _read(path: str, *, is_secret: bool) -> bytes:
-    try:
-        return read_key_file(path, what="the key", is_secret=is_secret, max_bytes=_MAX_KEY_FILE_BYTES)
-    except FileNotFoundError as error:
-        raise UsageError(f"cannot read the key: {path}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from enarx.cli import main
 from enarx.crypto.signature_keys import key_id_of, public_key_of
 from enarx.registry.archive import write_archive
 from enarx.registry.referrers import BUNDLE, attach
+from tests.unit.registry.key_files import write
 from tests.unit.registry.signed import (
     AT,
     IDENTITY,
@@ -33,7 +34,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("enarx.cli.clock.read_clock", lambda *_, **__: AT)
     for name in ("tenant", "other"):
-        (tmp_path / f"{name}.pem").write_bytes(private_pem(key(name)))
+        write(tmp_path / f"{name}.pem", private_pem(key(name)))
         (tmp_path / f"{name}.pub").write_bytes(public_pem(key(name)))
     (tmp_path / "root.json").write_bytes(sigstore().trust_root())
     return tmp_path
@@ -166,8 +167,9 @@ def test_the_signers_of_a_policy_are_taken(package, capfd, here, monkeypatch):
         (["sign", "layout"], "found neither of --key and --keyless"),
         (["sign", "layout", "--key", "tenant.pem", "--keyless"], "found both of --key and --keyless"),
         (["sign", "layout", "--key", "tenant.pem", "--identity-token-file", "t"], "found --identity-token-file with --key"),
-        (["sign", "layout", "--key", "none.pem"], "cannot read none.pem"),
-        (["sign", "layout", "--key", "tenant.pub"], "found no well-formed key"),
+        (["sign", "layout", "--key", "none.pem"], "cannot read the signing key: none.pem: No such file"),
+        (["sign", "layout", "--key", "open.pem"], "cannot use the signing key: open.pem: found owner"),
+        (["sign", "layout", "--key", "public.pem"], "found no well-formed key"),
         (["sign", "layout", "--key", "locked.pem"], "found an encrypted key"),
         (["sign", "layout", "--keyless", "--identity-token-file", "token"], "identity token: found Identity token is malformed"),
         (["sign", "layout", "--keyless", "--identity-token-file", "root.json"], "identity token: found Identity token is malformed"),
@@ -188,7 +190,9 @@ def test_what_cannot_be_meant_is_refused(package, capfd, here, argv, message):
     (here / "main.wasm").write_bytes(MODULE)
     (here / "token").write_text("x")
     locked = key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-    (here / "locked.pem").write_bytes(locked)
+    write(here / "locked.pem", locked)
+    write(here / "public.pem", public_pem(key()))
+    write(here / "open.pem", private_pem(key()), 0o640)
     status, out, err = enarx(capfd, "package", *argv)
     assert (status, out) == (2, "")
     assert message in err

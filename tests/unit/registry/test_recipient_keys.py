@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
 )
 
 from enarx.errors import ConfigError, UsageError
@@ -22,8 +21,8 @@ from enarx.registry.recipients import (
     unwrap,
     wrap,
 )
+from tests.unit.registry.key_files import private_pem, public_pem, write
 
-_PLAIN = NoEncryption()
 SECRET = b'{"symkey":"..."}'
 WHAT = "layer application/wasm+encrypted"
 
@@ -31,20 +30,6 @@ WHAT = "layer application/wasm+encrypted"
 @pytest.fixture(scope="module")
 def rsa_keys():
     return [rsa.generate_private_key(65537, 2048) for _ in range(3)]
-
-
-def private_pem(key, encryption=_PLAIN):
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-
-
-def public_pem(key):
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def write(path, data, mode=0o600):
-    path.write_bytes(data)
-    path.chmod(mode)
-    return str(path)
 
 
 def test_a_pair_is_made_and_read(tmp_path):

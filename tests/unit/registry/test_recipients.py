@@ -9,12 +9,6 @@ import json
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwe
@@ -31,8 +25,8 @@ from enarx.registry.recipients import (
     unwrap,
     wrap,
 )
+from tests.unit.registry.key_files import public_pem
 
-_PLAIN = NoEncryption()
 SECRET = b'{"symkey":"..."}'
 WHAT = "layer application/wasm+encrypted"
 
@@ -45,20 +39,6 @@ def rsa_keys():
 @pytest.fixture(scope="module")
 def kept_keys():
     return [KeptKey() for _ in range(3)]
-
-
-def private_pem(key, encryption=_PLAIN):
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-
-
-def public_pem(key):
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def write(path, data, mode=0o600):
-    path.write_bytes(data)
-    path.chmod(mode)
-    return str(path)
 
 
 def encode(message):
