@@ -15,6 +15,7 @@ Source: docs/formats/link.cddl.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from enarx.crypto.cbor import decode_untrusted, encode
@@ -196,6 +197,7 @@ def encode_open(stream: int, target: Target) -> bytes:
     return _frame([_OPEN, _number(stream), value])
 
 
+@lru_cache(maxsize=256)
 def encode_data_header(stream: int, length: int) -> bytes:
     """Encode the header that `length` bytes of data must follow.
 

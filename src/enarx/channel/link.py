@@ -73,7 +73,8 @@ _BREAK = bytes(MAX_DATA_BYTES + 2 + MAX_HEADER_BYTES)
 DEFAULT_BUFFERED_BYTES = 256 << 20
 """What all streams of a link together may hold that nobody has read; beyond it the stream that gets more is reset."""
 
-_READ_BYTES = 256 << 10
+# What a socket is asked for at once.
+_READ_BYTES = 512 << 10
 # What is gathered for one system call, and what leaves before others of the loop have their turn.
 _BATCH_BYTES = 256 << 10
 _TURN_BYTES = 2 << 20
@@ -197,7 +198,7 @@ class Stream:
         self._reset_after_end = False
         self._relay: _Relay | None = None
 
-    async def read(self, max_bytes: int = 4 * MAX_DATA_BYTES) -> bytes:
+    async def read(self, max_bytes: int = 8 * MAX_DATA_BYTES) -> bytes:
         """Wait for bytes.
 
         A call that is cancelled has taken none.
@@ -419,7 +420,7 @@ class Stream:
             self._link._queue_turn(self)
 
     def _send_turn(self) -> int:
-        """Send one frame of what is being written; the link calls it when it is this stream's turn.
+        """Send of what is being written; the link calls it when it is this stream's turn.
 
         Returns:
             How many bytes.
@@ -429,7 +430,7 @@ class Stream:
         if not self._writes or not self._credit:
             return 0
         write = self._writes[0]
-        count = min(len(write.view), self._credit, MAX_DATA_BYTES)
+        count = min(len(write.view), self._credit, _BATCH_BYTES)
         self._send_data(write.view[:count])
         write.begun = True
         write.view = write.view[count:]
@@ -443,10 +444,13 @@ class Stream:
             self._finish_sending()
         return count
 
-    def _send_data(self, piece: memoryview) -> None:
-        self._credit -= len(piece)
-        self._link._put(encode_data_header(self.number, len(piece)))
-        self._link._put(piece)
+    def _send_data(self, data: memoryview) -> None:
+        """Send data, for which there is credit, in as many frames as they need."""
+        self._credit -= len(data)
+        for at in range(0, len(data), MAX_DATA_BYTES):
+            piece = data[at : at + MAX_DATA_BYTES]
+            self._link._put(encode_data_header(self.number, len(piece)))
+            self._link._put(piece)
 
     def _fail(self, error: str, *, dropped: bool) -> None:
         """End both directions and wake whoever waits; `dropped`: also what was not read, where the peer had not ended."""
@@ -493,6 +497,8 @@ class Link:
             _enlarge_buffers(sock)
         self._loop = asyncio.get_running_loop()
         self._sock = sock
+        # The loop is told of descriptors: one that it does not have is looked up by what a socket says of itself.
+        self._fd = sock.fileno()
         self._role = role
         self._accept = accept
         self._max_buffered_bytes = max_buffered_bytes
@@ -527,7 +533,7 @@ class Link:
         self._continuing: asyncio.Handle | None = None
         self._turns: deque[Stream] = deque()
         self._drained = asyncio.Event()
-        self._loop.add_reader(sock, self._receive_ready)
+        self._loop.add_reader(self._fd, self._receive_ready)
         if role == "keep":
             self._send(encode_hello(role))
 
@@ -590,12 +596,14 @@ class Link:
         self.closed.set()
         self._greeted.set()
         self._drained.set()
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         if self._is_blocked:
-            self._loop.remove_writer(self._sock)
+            self._loop.remove_writer(self._fd)
         if self._continuing is not None:
             self._continuing.cancel()
         self._sock.close()
+        # Its number may be another's now.
+        self._fd = -1
         self._out.clear()
         self._turns.clear()
         for stream in list(self._streams.values()):
@@ -773,7 +781,7 @@ class Link:
             if offered:
                 out[0] = memoryview(out[0])[sent:]
                 self._is_blocked = True
-                self._loop.add_writer(self._sock, self._send_ready)
+                self._loop.add_writer(self._fd, self._send_ready)
         if not out and not self._turns:
             self._drained.set()
 
@@ -787,7 +795,7 @@ class Link:
 
     def _send_ready(self) -> None:
         self._is_blocked = False
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._fd)
         self._pump()
 
 
@@ -822,6 +830,7 @@ class _Relay:
         self._stream = stream
         self._link = stream._link
         self._sock = sock
+        self._fd = sock.fileno()
         self._loop = stream._link._loop
         self._is_reading = False
         self._is_writing = False
@@ -853,6 +862,8 @@ class _Relay:
             # Whoever is at the other end must not take what has come for all there is.
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         self._sock.close()
+        # Its number may be another's now.
+        self._fd = -1
 
     def fail(self, error: str) -> None:
         """The stream is over before its time; what was received whole still goes to the socket."""
@@ -972,9 +983,11 @@ class _Relay:
             stream.end()
             self._end_if_over()
             return 0
-        for start in range(0, count, MAX_DATA_BYTES):
-            stream._send_data(view[start : min(start + MAX_DATA_BYTES, count)])
+        stream._send_data(view[:count])
         self._link._flush_lent()
+        if count == len(view):
+            # There is more, most likely: the loop need not be asked.
+            self._link._queue_turn(stream)
         return count
 
     def _read_ready(self) -> None:
@@ -994,17 +1007,17 @@ class _Relay:
         if wanted is not self._is_reading:
             self._is_reading = wanted
             if wanted:
-                self._loop.add_reader(self._sock, self._read_ready)
+                self._loop.add_reader(self._fd, self._read_ready)
             else:
-                self._loop.remove_reader(self._sock)
+                self._loop.remove_reader(self._fd)
 
     def _write_when_ready(self, *, wanted: bool) -> None:
         if wanted is not self._is_writing:
             self._is_writing = wanted
             if wanted:
-                self._loop.add_writer(self._sock, self._write_ready)
+                self._loop.add_writer(self._fd, self._write_ready)
             else:
-                self._loop.remove_writer(self._sock)
+                self._loop.remove_writer(self._fd)
 
 
 def _enlarge_buffers(sock: socket.socket) -> None:

@@ -243,7 +243,7 @@ class Session:
                 raise
         await self._send_output()
         # What the peer said right after its last flight may have come with it.
-        self._input = tls.read()
+        self._input = bytes(tls.read())
 
     async def _send_output(self) -> None:
         output = self._tls.take_output()
@@ -271,16 +271,16 @@ class Session:
             raise self._break("found the end of the stream without TLS's own, want a message")
         try:
             self._tls.receive(data)
-            data = self._tls.read()
+            plain = self._tls.read()
         except TransportError as error:
             self._error = str(error)
             raise
-        # A long message in many small pieces is put together once.
-        self._more.append(data)
-        self._missing -= len(data)
-        if self._missing <= 0:
-            rest = self._input[self._taken :]
-            self._input = b"".join((rest, *self._more)) if rest or len(self._more) > 1 else data
+        self._missing -= len(plain)
+        if self._missing > 0:
+            # A long message in many small pieces is put together once.
+            self._more.append(bytes(plain))
+        else:
+            self._input = b"".join((memoryview(self._input)[self._taken :], *self._more, plain))
             self._taken = 0
             self._more.clear()
 

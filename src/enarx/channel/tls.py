@@ -39,8 +39,8 @@ EXPORTER_BYTES = 32
 _EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 # Far above any certificate with one key and one signature of today, post-quantum ones included.
 _MAX_LEAF_BYTES = 16384
-# A transport's 256 KiB with the overhead of their records: one copy for all that came at once.
-_BUFFER_BYTES = (256 + 32) << 10
+# What is sent or comes at once, at most 512 KiB, with the overhead of its records: it is put together from parts only beyond it.
+_BUFFER_BYTES = (512 + 32) << 10
 
 _ffi = SSL._ffi  # type: ignore[attr-defined]
 _lib = SSL._lib  # type: ignore[attr-defined]
@@ -144,8 +144,10 @@ class TlsEnd:
         if not self.established:
             self._step()
 
-    def read(self) -> bytes:
+    def read(self) -> bytes | memoryview:
         """Return what the peer sent and was received, all of it; nothing where no record is complete.
+
+        What is returned is good until the next call.
 
         Raises:
             TransportError: a record was not as it was sent, or the peer sent an alert. What came before it was authentic and
@@ -168,7 +170,7 @@ class TlsEnd:
             self.ended = True
         elif error != _lib.SSL_ERROR_WANT_READ:
             raise self._fail(TransportError, _reason())
-        last = bytes(self._shows[:held])
+        last = self._shows[:held]
         return b"".join((*parts, last)) if parts else last
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

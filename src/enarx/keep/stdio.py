@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Keep's ends of a workload's standard streams: pipes, read into the log and written from what a tenant sent.
+"""The Keep's ends of a workload's standard streams: read into the log, and written from what a tenant sent.
 
 Both directions have backpressure: nothing is read while the log has no room that is not pinned, and whoever writes to the inlet
 minds how much of it is waiting. The bytes are nobody's business here.
@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from enarx.keep.log import Log
 from enarx.wire.session import MAX_DATA_BYTES
@@ -18,6 +19,7 @@ from enarx.wire.session import MAX_DATA_BYTES
 __all__ = ["Inlet", "Outlet"]
 
 _READS_AT_ONCE = 8
+_PIECES_AT_ONCE = 64
 _MERGED_BYTES = 4096
 
 
@@ -87,6 +89,8 @@ class Inlet:
         self._fd, self._changed = fd, changed
         self._waiting: deque[memoryview] = deque()
         self._writing = False
+        # What comes in one turn of the loop leaves together.
+        self._soon: asyncio.Handle | None = None
         self._ending = False
         self._closed = False
         self.waiting_bytes = 0
@@ -110,8 +114,8 @@ class Inlet:
             self._waiting.append(memoryview(data))
         else:
             self._ending = True
-        if not self._writing:
-            self._write()
+        if not self._writing and self._soon is None:
+            self._soon = self._loop.call_soon(self._write)
 
     def close(self) -> None:
         """Give no more, whatever is waiting."""
@@ -124,25 +128,29 @@ class Inlet:
         os.close(self._fd)
 
     def _stop_writing(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._fd)
 
     def _write(self) -> None:
+        self._soon = None
         try:
             while self._waiting:
-                written = os.write(self._fd, self._waiting[0])
+                written = os.writev(self._fd, list(islice(self._waiting, _PIECES_AT_ONCE)))
                 self.waiting_bytes -= written
-                if written < len(self._waiting[0]):
+                while written and written >= len(self._waiting[0]):
+                    written -= len(self._waiting.popleft())
+                if written:
                     self._waiting[0] = self._waiting[0][written:]
-                else:
-                    self._waiting.popleft()
         except BlockingIOError:
             if not self._writing:
                 self._writing = True
                 self._loop.add_writer(self._fd, self._write)
-        except BrokenPipeError:
-            # It closed its standard input, which is its right.
+        except ConnectionError:
+            # It closed its standard input, which is its right; also before it has read what is there.
             self.close()
         else:
             self._stop_writing()

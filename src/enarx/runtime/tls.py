@@ -302,7 +302,7 @@ class TlsStream:
     """
 
     __slots__ = (
-        "_connection", "_held", "_host", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "_tell", "_verdict", "wants",
+        "_connection", "_failure", "_held", "_host", "_peer", "_ready", "_said_goodbye", "_sent", "_sock", "_ssl", "_tell", "_verdict", "wants",
     )  # fmt: skip
 
     def __init__(
@@ -329,6 +329,8 @@ class TlsStream:
         # Bytes of a send that would have blocked, and whether their record has left since: see `send`.
         self._held = b""
         self._sent = False
+        # Of a connection that failed behind what was received: nobody was told yet.
+        self._failure: OSError | None = None
 
     def handshake(self) -> bool:
         """Take the handshake as far as it goes.
@@ -401,8 +403,26 @@ class TlsStream:
         except OverflowError:
             return self.recv_into(buffer[:MAX_CALL_BYTES])
         if count > 0:
-            return count
+            # A full record is seldom the last one, and a call costs as much as its decryption.
+            return self._receive_on(buffer, count) if count == MAX_RECORD_BYTES else count
         return self._not_transferred(count) if buffer else 0
+
+    def _receive_on(self, buffer: memoryview, count: int) -> int:
+        """Fill a buffer on with the records that are there, and return how much is in it."""
+        end = len(buffer)
+        while count < end:
+            more: int = _read(self._ssl, _from_buffer(buffer[count:]), end - count)
+            if more <= 0:
+                # `wants` is of what could not go on, and this did.
+                if _get_error(self._ssl, more) not in {_WANT_READ, _WANT_WRITE}:
+                    try:
+                        self._not_transferred(more)
+                    except OSError as failure:
+                        # What came before it is received first.
+                        self._failure = failure
+                break
+            count += more
+        return count
 
     def send(self, buffer: memoryview) -> int:
         """Encrypt and send bytes of a buffer.
@@ -486,6 +506,10 @@ class TlsStream:
 
     def _not_transferred(self, result: int) -> int:
         """Turn the result of a read or write that moved nothing into 0 for an orderly end, or an OSError."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            _drained()
+            raise failure
         error = _get_error(self._ssl, result)
         if error == _WANT_READ:
             self.wants = _POLLIN

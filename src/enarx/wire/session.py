@@ -14,6 +14,7 @@ What holds it together is the one format; the records come first, then the decod
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from enarx.crypto.cbor import encode, encode_head
@@ -82,6 +83,8 @@ _BACKENDS = ("snp", "tdx", "cca", "sgx", "nitro", "vm", "nil")
 _OUTPUTS = ("stdout", "stderr")
 # A map's first member in the deterministic order, where there is one of that name: its text.
 _BULK = b"\x64data"
+# The rest of every message of stdin.
+_STDIN = encode({"type": "stdin"})
 _MAX_REST_BYTES = 256
 _MAX_HASHED_RECEIPT_BYTES = 4096
 
@@ -311,7 +314,7 @@ def encode_pieces(message: TenantMessage | KeepMessage) -> tuple[bytes, ...]:
     """Return a message in CBOR as pieces that follow one another; the bytes of stdin and output are one of them, not copied."""
     value = _value_of(message)
     data = value.pop("data", None)
-    rest = encode(value)
+    rest = _STDIN if type(message) is Stdin else encode(value)
     if data is None:
         return (rest,)
     # A map of few members says in its first byte how many, and `data` is the first of them.
@@ -450,8 +453,15 @@ def _decode_bulk(data: bytes | memoryview) -> dict[str, Any] | None:
     end = start + length
     if length < (24 if size == 1 else 1 << 4 * size) or end > len(data) or not 0xA2 <= data[0] <= 0xA3:
         return None
-    rest = decode_canonical(bytes([data[0] - 1]) + data[end:], _MAX_REST_BYTES, "the message")
+    rest = _decode_rest(bytes([data[0] - 1]) + data[end:])
     return None if "data" in rest else {"data": bytes(data[start:end]), **rest}
+
+
+@lru_cache(maxsize=4)
+def _decode_rest(rest: bytes) -> dict[str, Any]:
+    """Decode a message without its first member; all messages of stdin have the same."""
+    value: dict[str, Any] = decode_canonical(rest, _MAX_REST_BYTES, "the message")
+    return value
 
 
 def _image(value: Any, where: str) -> Image:

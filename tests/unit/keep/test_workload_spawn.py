@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from enarx.keep.workload_spawn import spawn
+from enarx.keep.workload_spawn import make_stdin, spawn
 
 WAIT_S = 20
 # Says what it has: its descriptors, its session, what signals it ignores, and what it was sent.
@@ -52,6 +52,16 @@ def test_a_program_that_is_not_there():
     with pytest.raises(FileNotFoundError):
         spawn(["/nonexistent"])
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_standard_input_goes_one_way():
+    reading, writing = make_stdin()
+    with pytest.raises(BrokenPipeError):
+        os.write(reading, b"back")
+    os.write(writing, b"input")
+    os.close(writing)
+    assert [os.read(reading, 10), os.read(reading, 10)] == [b"input", b""]
+    os.close(reading)
 
 
 FORKS = f"""

@@ -686,6 +686,39 @@ def test_a_whole_record_never_hides_behind_an_idle_socket(connected):
     assert select.select([server], [], [], 0)[0] == [server]
 
 
+def test_full_records_are_read_together_as_far_as_there_is_room(connected):
+    client, server = connected()
+    data = os.urandom(40000)
+    send_all(client, data)
+    assert receive(server, 20000) == data[:20000]
+    assert server.pending() == 2 * 16384 - 20000
+    # The rest of a record is not full, so it comes alone.
+    assert receive(server) == data[20000:32768]
+    assert receive(server) == data[32768:]
+    send_all(client, data)
+    assert receive(server) == data
+    assert server.pending() == 0
+
+
+def test_the_end_behind_a_full_record_comes_after_it(connected):
+    client, server = connected()
+    send_all(client, bytes(16384))
+    client.shutdown_write()
+    assert receive(server) == bytes(16384)
+    assert receive(server) == receive(server) == b""
+
+
+def test_a_failure_behind_a_full_record_comes_after_it(connected):
+    client, server = connected()
+    send_all(client, bytes(16384))
+    client._sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert receive(server) == bytes(16384)
+    with pytest.raises(ConnectionResetError, match="bad record mac"):
+        server.recv_into(memoryview(bytearray(10)))
+    with pytest.raises(OSError):
+        server.recv_into(memoryview(bytearray(10)))
+
+
 def test_reading_an_empty_stream_would_block(connected):
     client, _ = connected()
     with pytest.raises(BlockingIOError):
