@@ -19,6 +19,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Callable, Sequence
     from types import CodeType
 
@@ -194,18 +195,32 @@ def _make(
 
 
 def _compile(text: bytes, path: str) -> CodeType:
-    """Compile a module without what a start never reads: docstrings, annotations, and the import that postpones them."""
+    """Compile a module without what a start never reads.
+
+    That is docstrings, annotations with the imports they need, and columns, which only mark a place in a traceback's line.
+    """
     import ast
 
     tree = ast.parse(text, path)
-    tree.body = [node for node in tree.body if not isinstance(node, ast.ImportFrom) or node.module != "__future__"]
+    tree.body = [node for node in tree.body if not _is_for_annotations(node)]
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
+        if isinstance(node, ast.stmt | ast.expr):
+            node.end_lineno, node.col_offset, node.end_col_offset = node.lineno, -1, -1
     code: CodeType = compile(tree, path, "exec", flags=annotations.compiler_flag, dont_inherit=True, optimize=2)
     return code
+
+
+def _is_for_annotations(node: ast.stmt) -> bool:
+    """Return whether a statement is the import that postpones annotations, or a block for type checkers alone."""
+    import ast
+
+    if isinstance(node, ast.If):
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
 
 
 def _prune(folder: str) -> None:

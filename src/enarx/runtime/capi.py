@@ -102,9 +102,13 @@ EXTERN_TABLE = 2
 EXTERN_MEMORY = 3
 
 
+# Each length is a class of its own, so there is one for whatever is small.
+_SmallBuffer = c_int64 * 4
+
+
 def buffer(size: int) -> Any:
-    """Make a zeroed buffer of `size` bytes, 8-byte aligned, that can be passed as a pointer."""
-    return (c_int64 * ((size + 7) // 8))()
+    """Make a zeroed buffer of at least `size` bytes, 8-byte aligned, that can be passed as a pointer."""
+    return (_SmallBuffer if size <= 32 else c_int64 * ((size + 7) // 8))()
 
 
 def address(buf: Any) -> int:
@@ -203,6 +207,7 @@ context_set_wasi = bind("wasmtime_context_set_wasi", P, P, P)
 module_deserialize_file = bind("wasmtime_module_deserialize_file", P, P, S, P)
 linker_new = bind("wasmtime_linker_new", P, P)
 linker_define_func_unchecked = bind("wasmtime_linker_define_func_unchecked", P, P, S, N, S, N, P, P, P, P)
+linker_define = bind("wasmtime_linker_define", P, P, P, S, N, S, N, P)
 linker_define_instance = bind("wasmtime_linker_define_instance", P, P, P, S, N, P)
 linker_define_wasi = bind("wasmtime_linker_define_wasi", P, P)
 linker_instantiate_pre = bind("wasmtime_linker_instantiate_pre", P, P, P, P)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,22 @@ def test_leaves_nothing_of_modules_that_fail(tmp_path, monkeypatch):
     assert sys.path == before
 
 
+def test_the_launcher_starts_an_isolated_python_without_site_and_in_utf_8_mode(tmp_path):
+    package = tmp_path / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages/enarx"
+    package.mkdir(parents=True)
+    (package / "launch.py").write_text(
+        "import sys\nflags = sys.flags\nprint(flags.isolated, flags.no_site, flags.utf8_mode, *map(ascii, sys.argv[1:]))\n"
+    )
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    launcher = shutil.copy(TOP / "bin/enarx", tmp_path / "bin")
+    # In the POSIX locale Python would choose that mode by itself.
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    words = [b"run", b"caf\xc3\xa9", b"\xff"]
+    done = subprocess.run([launcher, *words], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["1", "1", "1", "'run'", "'caf\\xe9'", "'\\udcff'"]
+
+
 def test_a_cache_that_cannot_be_written_is_said_and_no_more(tmp_path, monkeypatch):
     (tmp_path / "enarx").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -213,6 +230,23 @@ def test_writers_at_the_same_time_leave_one_whole_image(tmp_path, monkeypatch):
     assert executable == sys.executable
     assert [name for name, *_ in modules] == list(start_image.MODULES)
     assert len(files) == len(modules)
+
+
+def test_has_lines_and_neither_columns_nor_what_is_for_type_checkers():
+    text = (
+        b"from __future__ import annotations\n"
+        b"TYPE_CHECKING = False\n"
+        b"if TYPE_CHECKING:\n"
+        b"    from enarx.runtime.workload import Workload\n"
+        b"value: Workload = (\n"
+        b"    1 // zero)\n"
+    )
+    code = start_image._compile(text, "of_a_test.py")
+    assert "Workload" not in code.co_names
+    assert {place[2:] for place in code.co_positions() if place[0]} == {(None, None)}
+    with pytest.raises(NameError) as raised:
+        exec(code, {})  # noqa: S102  # compiled above
+    assert raised.traceback[-1].lineno + 1 == 6
 
 
 def test_keeps_a_number_of_images(tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_a_buffer_is_zeroed_aligned_and_long_enough():
     for size in (1, 7, 8, 9, 33):
         made = capi.buffer(size)
         assert capi.address(made) % 8 == 0
-        assert bytes(made) == bytes((size + 7) // 8 * 8)
+        assert bytes(made) == bytes(max(32, (size + 7) // 8 * 8))
 
 
 def test_a_view_is_the_memory_itself():

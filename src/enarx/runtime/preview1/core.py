@@ -244,8 +244,13 @@ def _route(
     workload: Workload,
 ) -> dict[str, Any]:
     """Instantiate the router behind the workload; return the callbacks, which the caller keeps alive."""
-    for name, instance in ((b"app", app), (b"trampoline", trampoline)):
-        require(capi.linker_define_instance(linker, context, name, len(name), address(instance.instance)))
+    # By name, because to define all that they export would take twice as long.
+    for module_name, instance, name, kind in (
+        (b"app", app, b"memory", capi.EXTERN_MEMORY),
+        (b"trampoline", trampoline, b"table", capi.EXTERN_TABLE),
+    ):
+        item = instance.export(name, kind)
+        require(capi.linker_define(linker, context, module_name, len(module_name), name, len(name), address(item)))
     empty = buffer(2 * capi.SIZEOF_BYTE_VEC)
     signature = capi.functype_new(address(empty), address(empty) + capi.SIZEOF_BYTE_VEC)
     callbacks = host.callbacks()
