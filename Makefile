@@ -35,6 +35,10 @@ test-slow: dev slow-tools ## tests that need other languages' compilers, service
 	tools/build-test-image --arch aarch64
 	$(BIN)/python -m pytest -n auto --dist worksteal --timeout 900 -m slow
 
+.PHONY: languages
+languages: dev slow-tools ## build the examples of other languages, each into build/languages/packages
+	$(MAKE) -C examples/languages
+
 .PHONY: soak
 soak: dev slow-tools fuzz-tools ## full counts of fuzzing, flips and kills
 	ENARX_SOAK_EXAMPLES=$(SOAK_EXAMPLES) $(BIN)/python -m pytest -n auto --dist worksteal --timeout 86400 -m soak
@@ -67,9 +71,13 @@ overlay: dev ## write the preview 1 overlay again
 	$(BIN)/python tools/make_overlay.py
 
 .PHONY: lock
-lock: dev ## resolve requirements.lock and the benchmarks' locks again
+lock: dev ## resolve requirements.lock and the locks of benchmarks and examples again
 	$(COMPILE) pyproject.toml --group dev -o requirements.lock
 	$(COMPILE) tests/fuzz/atheris.in -o tests/fuzz/atheris.lock
+	for folder in go javascript python; do \
+		$(COMPILE) examples/languages/$$folder/requirements.in -o examples/languages/$$folder/requirements.lock; done
+	for folder in assemblyscript javascript; do \
+		npm install --prefix examples/languages/$$folder --package-lock-only --omit-lockfile-registry-resolved; done
 	for peer in wasmtime-49 wasmtime-36 guests; do $(COMPILE) bench/peers-$$peer.in -o bench/peers-$$peer.lock; done
 
 .PHONY: dev

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the generated parts of docs/: what commands print as help, the keys of a policy, the presets, the checks, the roots.
+"""Write the generated parts of docs/: helps of commands, keys of a policy, presets, checks, roots, what examples were seen to do.
 
 Each stands between two markers that name it. Run `make docs` after a change to a command, a rule or a check; a test of
 each page fails until it was run.
@@ -19,15 +19,17 @@ if str(TOOLS) not in sys.path:
     sys.path.append(str(TOOLS))  # A test runs this file from elsewhere.
 
 from checks_page import anchors_table, baseline_table, checks_table, peers_table  # noqa: E402 - see above
+from languages_page import languages_table  # noqa: E402 - see above
 
 DOCS = TOOLS.parent / "docs"
-PAGES = ("checks.md", "cli.md", "policy.md", "verifier.md")
+PAGES = ("checks.md", "cli.md", "languages.md", "policy.md", "verifier.md")
 
 _HELP = re.compile(r"(?<=<!-- help: )([a-z ]+)( -->\n).*?(?=<!-- end of help -->)", re.DOTALL)
 _KEYS = re.compile(r"(?<=<!-- keys: )([a-z]+)( -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
 _ANCHORS = re.compile(r"(?<=<!-- anchors -->\n).*?(?=<!-- end of anchors -->)", re.DOTALL)
 _BASELINE = re.compile(r"(?<=<!-- baseline -->\n).*?(?=<!-- end of baseline -->)", re.DOTALL)
 _CHECKS = re.compile(r"(?<=<!-- checks: )([a-z]+)( -->\n).*?(?=<!-- end of checks -->)", re.DOTALL)
+_LANGUAGES = re.compile(r"(?<=<!-- languages -->\n)(.*?)(?=<!-- end of languages -->)", re.DOTALL)
 _PEERS = re.compile(r"(?<=<!-- peers: )([a-z]+)( -->\n).*?(?=<!-- end of peers -->)", re.DOTALL)
 _PRESETS = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- end of presets -->)", re.DOTALL)
 
@@ -79,6 +81,7 @@ def render(page: str) -> str:
     page = _PEERS.sub(lambda found: f"{found[1]}{found[2]}\n{peers_table(found[1])}\n\n", page)
     page = _BASELINE.sub(lambda _: f"\n{baseline_table()}\n\n", page)
     page = _ANCHORS.sub(lambda _: f"\n{anchors_table()}\n\n", page)
+    page = _LANGUAGES.sub(lambda found: f"\n{languages_table(found[1])}\n\n", page)
     page = _KEYS.sub(lambda found: f"{found[1]}{found[2]}\n{keys_table(found[1])}\n\n", page)
     return _PRESETS.sub(lambda _: f"\n{presets_table()}\n\n", page)
 

@@ -13,7 +13,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 FOLDERS = ("src", "tests", "tools", "bench", "bin", "examples")
-KINDS = {".py", ".wat", ".wit", ".c", ".h", ".go", ".rs", ".sh", ""}
+KINDS = {".py", ".wat", ".wit", ".c", ".cpp", ".h", ".go", ".js", ".rs", ".sh", ".ts", ".zig", ""}
 BUILT = {"__pycache__", ".mypy_cache", ".ruff_cache", "vendor", "target"}
 # Interfaces of the standard, kept as they are published.
 OTHERS = ("wit/deps/", "Cargo.toml", "go.mod", "go.sum")
@@ -29,6 +29,7 @@ SOURCES = [
     path for path in FILES if path.suffix in KINDS and not any(part in str(path.relative_to(TOP)) for part in OTHERS)
 ]
 PYTHON = [path for path in SOURCES if path.suffix == ".py"]
+LOCKS = [path for path in FILES if path.suffix == ".lock" or path.name == "package-lock.json"]
 DOCUMENTS = [*sorted(TOP.glob("*.md")), *sorted(TOP.glob("docs/**/*.md")), TOP / "Makefile", TOP / "pyproject.toml"]
 
 
@@ -102,7 +103,7 @@ PRIVATE = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS], ids=named)
+@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS, *LOCKS], ids=named)
 def test_nothing_names_this_machine_or_a_registry(path):
     found = [line for line in read(path).splitlines() if PRIVATE.search(line)]
     assert found == []

@@ -145,7 +145,11 @@ class Cache:
             try:
                 os.makedirs(root, mode=0o700, exist_ok=True)
                 for made in (folder, f"{folder}/seen"):
-                    os.makedirs(made, mode=0o700, exist_ok=True)
+                    try:
+                        # And none above it: somebody may clear the cache meanwhile, and that would be made open to others.
+                        os.mkdir(made, mode=0o700)
+                    except FileExistsError:
+                        continue
             except OSError as error:
                 say(f"cache: cannot make {folder}: {error.strerror}, so compiled modules are not kept")
                 return

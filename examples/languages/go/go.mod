@@ -1,0 +1,3 @@
+module example.enarx.dev/languages
+
+go 1.21
