@@ -76,7 +76,7 @@ lock: dev ## resolve requirements.lock and the locks of benchmarks and examples 
 	$(COMPILE) tests/fuzz/atheris.in -o tests/fuzz/atheris.lock
 	for folder in go javascript python; do \
 		$(COMPILE) examples/languages/$$folder/requirements.in -o examples/languages/$$folder/requirements.lock; done
-	for folder in assemblyscript javascript; do \
+	for folder in assemblyscript javascript ruby; do \
 		npm install --prefix examples/languages/$$folder --package-lock-only --omit-lockfile-registry-resolved; done
 	for peer in wasmtime-49 wasmtime-36 guests; do $(COMPILE) bench/peers-$$peer.in -o bench/peers-$$peer.lock; done
 
