@@ -69,6 +69,11 @@ class Frames:
 
         self._data += data
         while len(self._data) >= 2:
+            if zeros := (len(self._data) - len(self._data.lstrip(b"\0"))) // 2 * 2:
+                # A host that heard no hello for a while, as of a Keep that starts slowly, sends zeros, which are no frame.
+                del self._data[:zeros]
+                yield ("zeros",), bytes(zeros)
+                continue
             size = 2 + int.from_bytes(self._data[:2], "big")
             if len(self._data) < size:
                 return

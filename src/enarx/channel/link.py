@@ -771,7 +771,10 @@ class Link:
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self.close(f"found {_words(error)}")
+                # Nothing leaves any more. What the peer said before it went is read first, and not here: this may be in the middle
+                # of what it said.
+                self._is_blocked = True
+                self._loop.call_soon(self.close_after_peer, f"found {_words(error)}")
                 return
             self.sent_bytes += sent
             self._out_bytes -= sent

@@ -777,6 +777,23 @@ def test_what_a_peer_said_before_its_end_is_read(is_peer_gone):
     run(check)
 
 
+def test_what_a_peer_said_is_read_where_it_takes_no_more():
+    async def check():
+        async with Peer() as peer:
+            stream = await peer.link.open(Target.session())
+            other = await peer.link.open(Target.session())
+            await peer.send(frames.encode_data_header(stream.number, 9), b"last word", frames.encode_end(stream.number))
+            peer.sock.close()
+            # Said before anything is read: the socket refuses it, and has what came.
+            await stream.write(b"too late")
+            assert await stream.read() == b"last word"
+            assert await stream.read() == b""
+            with pytest.raises(TransportError, match=r"link: found (broken pipe|connection reset by peer)"):
+                await other.read()
+
+    run(check)
+
+
 def test_a_link_that_is_closed_at_once_loses_what_was_not_read():
     async def check():
         async with Peer() as peer:
