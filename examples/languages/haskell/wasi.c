@@ -7,40 +7,40 @@ struct termios;
 
 int tcgetattr(int fd, struct termios *settings)
 {
-	(void)fd;
-	(void)settings;
-	errno = ENOTTY;
-	return -1;
+  (void)fd;
+  (void)settings;
+  errno = ENOTTY;
+  return -1;
 }
 
 int tcsetattr(int fd, int when, const struct termios *settings)
 {
-	(void)fd;
-	(void)when;
-	(void)settings;
-	errno = ENOTTY;
-	return -1;
+  (void)fd;
+  (void)when;
+  (void)settings;
+  errno = ENOTTY;
+  return -1;
 }
 
 int system(const char *command)
 {
-	(void)command;
-	errno = ENOSYS;
-	return -1;
+  (void)command;
+  errno = ENOSYS;
+  return -1;
 }
 
 int runhugs_main(int argc, char **argv);
 
 int main(int argc, char **argv)
 {
-	char **arguments = calloc((size_t)argc + 3, sizeof *arguments);
-	int i;
+  char **arguments = calloc((size_t)argc + 3, sizeof *arguments);
+  int i;
 
-	if (!arguments)
-		return 1;
-	arguments[0] = "runhugs";
-	arguments[1] = "/app/main.hs";
-	for (i = 1; i < argc; i++)
-		arguments[i + 1] = argv[i];
-	return runhugs_main(i + 1, arguments);
+  if (!arguments)
+    return 1;
+  arguments[0] = "runhugs";
+  arguments[1] = "/app/main.hs";
+  for (i = 1; i < argc; i++)
+    arguments[i + 1] = argv[i];
+  return runhugs_main(i + 1, arguments);
 }
