@@ -67,6 +67,8 @@ def main(user: int | None = None) -> NoReturn:
     """
     # Until somebody watches, a signal ends it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Its maker blocked it, lest one come before this line.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     control = socket.socket(fileno=CONTROL_FD)
     try:
         # Its maker is the Keep.

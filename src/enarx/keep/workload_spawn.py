@@ -66,12 +66,21 @@ def make_stdin() -> tuple[int, int]:
 
 
 def spawn(command: Sequence[str]) -> Spawned:
-    """Start a program that is a workload process."""
+    """Start a program that is a workload process.
+
+    It has to unblock SIGINT when it is ready for one: a Python that starts ends of it as of an error, with status 1.
+    """
 
     def start(given: Sequence[int]) -> int:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(given)]
         return os.posix_spawn(
-            command[0], list(command), {}, file_actions=actions, setsid=True, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
+            command[0],
+            list(command),
+            {},
+            file_actions=actions,
+            setsid=True,
+            setsigdef=_DEFAULT_SIGNALS,
+            setsigmask=(signal.SIGINT,),
         )
 
     return _make(start)

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from enarx.keep.workload_spawn import make_stdin, spawn
+from enarx.keep.workload_start import workload_command
 
 WAIT_S = 20
 # Says what it has: its descriptors, its session, what signals it ignores, and what it was sent.
@@ -45,6 +46,20 @@ def finish(spawned):
 def test_a_program_has_streams_and_a_control_socket():
     found = finish(spawn([sys.executable, "-I", "-S", "-c", TELLS]))
     assert found == (7, b"['0', '1', '2', '3'] True b'input'", b"to stderr", b"a packet")
+
+
+def test_ctrl_c_waits_until_a_program_is_ready_for_it():
+    asks = "import os, signal; os.kill(os.getpid(), 2); os.write(1, repr(signal.sigpending()).encode()); os._exit(7)"
+    found = finish(spawn([sys.executable, "-I", "-S", "-c", asks]))
+    assert found[:2] == (7, b"{<Signals.SIGINT: 2>}")
+
+
+def test_ctrl_c_that_waited_ends_a_workload_process():
+    command = workload_command()
+    at = command.index("-c") + 1
+    command[at] = f"import os; os.kill(os.getpid(), 2); {command[at]}"
+    found = finish(spawn(command))
+    assert found == (-2, b"", b"", b"")
 
 
 def test_a_program_that_is_not_there():
