@@ -189,3 +189,19 @@ def test_help_loads_no_engine(arguments):
         "assert not {'_ctypes', 'wasmtime', 'ssl', 'cryptography', 'OpenSSL', 'enarx.runtime.capi'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PYTHON if path.name == "__init__.py" and "def __getattr__(" in read(path)], ids=named
+)
+def test_what_a_package_loads_when_it_is_asked_for_is_not_called_as_a_module_of_its(path):
+    """Loading such a module would put it in the place of what is asked for."""
+    lists = [
+        node.value
+        for node in ast.parse(read(path)).body
+        if isinstance(node, ast.Assign)
+        and any(isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets)
+    ]
+    offered = {name for each in lists for name in ast.literal_eval(each)}
+    assert offered
+    assert not offered & {each.stem for each in path.parent.iterdir()}

@@ -45,6 +45,7 @@ COMMANDS = {
     "attest inspect": "enarx.cli.attest",
     "attest verify": "enarx.cli.attest",
     "attest connect": "enarx.cli.attest_connect",
+    "playground serve": "enarx.cli.playground",
     "package sign": "enarx.cli.package_signing",
     "package verify": "enarx.cli.package_signing",
     "policy init": "enarx.cli.policy",

@@ -157,7 +157,7 @@ async def _run(
     import contextlib
 
     from enarx.deploy.host_client import HostClient
-    from enarx.deploy.private_host import private_host
+    from enarx.deploy.own_host import private_host
 
     async with contextlib.AsyncExitStack() as stack:
         if address is None:

@@ -34,9 +34,9 @@ from enarx.cli.selftest_report import StepFailedError, Trial
 from enarx.crypto.x509 import make_self_signed
 from enarx.deploy.attesting import Attested, Judge, Judged, attest, refuse
 from enarx.deploy.host_client import HostClient, HostKeep
+from enarx.deploy.own_host import private_host
 from enarx.deploy.package import load_package
 from enarx.deploy.policy import find_policy, make_policy
-from enarx.deploy.private_host import private_host
 from enarx.deploy.provisioning import provision
 from enarx.deploy.sealing import seal_blobs
 from enarx.deploy.session import Conversation, Ended

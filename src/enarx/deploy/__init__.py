@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from enarx.deploy.folder import DeploymentFolder, default_state_root
     from enarx.deploy.host_client import HostClient, HostKeep, parse_address
     from enarx.deploy.keep_transport import AsyncKeepTransport, KeepTransport
+    from enarx.deploy.own_host import private_host
     from enarx.deploy.package import DirectorySource, Package, load_package
     from enarx.deploy.policy import TenantPolicy, find_policy, find_steward, make_policy
-    from enarx.deploy.private_host import private_host
     from enarx.deploy.receipt import rejudge
     from enarx.deploy.service_judge import JudgedService, KeepPolicy, ServiceJudge
     from enarx.deploy.session import Conversation, Detached, Ended
@@ -68,7 +68,7 @@ else:
         "load_package": "package",
         "make_policy": "policy",
         "parse_address": "host_client",
-        "private_host": "private_host",
+        "private_host": "own_host",
         "rejudge": "receipt",
     }
 

@@ -46,7 +46,7 @@ from enarx.host.page import STYLE_SOURCE, render_page
 from enarx.host.store import KeepRecord
 from enarx.host.tenants import Tenant, Tenants
 from enarx.serving.logs import Log
-from enarx.serving.requests import RefusedError, read_body, read_pieces, with_headers
+from enarx.serving.requests import RefusedError, read_body, read_pieces, require_local_name, with_headers
 from enarx.wire.host_api import MAX_TOKEN_BYTES, SUBPROTOCOL
 from enarx.wire.strict_json import load_json_untrusted
 
@@ -201,10 +201,7 @@ class _Api:
         if "origin" in headers or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
             raise RefusedError(403, UsageError("cannot answer a web page: found an Origin header, want none"))
         if tenants.is_open:
-            name = re.sub(r":[0-9]+$", "", headers.get("host", ""))
-            # A name that somebody's DNS says is 127.0.0.1 makes a page there of this origin.
-            if name not in {"localhost", "[::1]"} and not re.fullmatch(r"[0-9.]+", name):
-                raise RefusedError(403, UsageError("cannot answer under this name: found another Host, want localhost"))
+            require_local_name(headers)
 
     def _require_operator(self, request: Request) -> None:
         """Let in whoever is on the machine of a host for all, without a proxy between, or has the operator's token.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 from enarx.errors import EnarxError, TransportError, UsageError
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["RefusedError", "read_body", "read_pieces", "with_headers"]
+__all__ = ["RefusedError", "read_body", "read_pieces", "require_local_name", "with_headers"]
 
 BODY_TIMEOUT_S = 30.0
 """For the next bytes of a request's body."""
@@ -70,6 +72,17 @@ async def read_pieces(request: Request) -> AsyncIterator[bytes]:
         if piece is None:
             return
         yield piece
+
+
+def require_local_name(headers: Headers) -> None:
+    """Return only if a service for this machine alone is called by one of its names.
+
+    Raises:
+        RefusedError: by another, which somebody's DNS says is 127.0.0.1: a page there would be of this origin (403).
+    """
+    name = re.sub(r":[0-9]+$", "", headers.get("host", ""))
+    if name not in {"localhost", "[::1]"} and not re.fullmatch(r"[0-9.]+", name):
+        raise RefusedError(403, UsageError("cannot answer under this name: found another Host, want localhost"))
 
 
 def with_headers(app: ASGIApp, *headers: tuple[bytes, bytes]) -> ASGIApp:

@@ -28,7 +28,7 @@ def complete(*words, last=""):
 @bash_only
 def test_bash_offers_the_commands():
     assert {name.split()[0] for name in COMMANDS} <= complete()
-    assert complete(last="pl") == {"platform"}
+    assert complete(last="pl") == {"platform", "playground"}
     assert complete("cache", last="") >= {"list", "clear"}
 
 

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from enarx.deploy import private_host as module
-from enarx.deploy.private_host import private_host
+from enarx.deploy import own_host as module
+from enarx.deploy.own_host import private_host
 from enarx.errors import PlatformError
 
 # What stands in for the host: it writes what it was given beside itself, says what the test wants, and waits for the end.
