@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,21 @@ def named(path):
     return str(path.relative_to(TOP))
 
 
+@cache
 def read(path):
     return path.read_text(encoding="utf-8")
+
+
+@cache
+def parsed(path):
+    return ast.parse(read(path))
+
+
+def below(folder, paths=PYTHON):
+    return [path for path in paths if path.is_relative_to(TOP / folder)]
+
+
+# Each rule is one test for all files: thousands of tests would take longer than what they do.
 
 
 def test_finds_the_project():
@@ -47,45 +61,64 @@ def test_finds_the_project():
     assert Path(__file__) in PYTHON
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=named)
-def test_the_licence_is_the_first_line(path):
-    lines = read(path).splitlines()
-    first = lines[1] if lines and lines[0].startswith("#!") else (lines or [""])[0]
-    assert re.fullmatch(r"(#|//|;;|/\*) SPDX-License-Identifier: Apache-2\.0( \*/)?", first)
+def test_the_licence_is_the_first_line():
+    def first(path):
+        lines = read(path).splitlines()
+        return lines[1] if lines and lines[0].startswith("#!") else (lines or [""])[0]
+
+    licence = re.compile(r"(#|//|;;|/\*) SPDX-License-Identifier: Apache-2\.0( \*/)?")
+    assert [named(path) for path in SOURCES if not licence.fullmatch(first(path))] == []
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=named)
-def test_a_module_says_what_it_is_for(path):
-    tree = ast.parse(read(path))
-    docstring = ast.get_docstring(tree)
-    if not docstring:
-        # Tests may be named so that nothing is left to say.
-        assert path.is_relative_to(TOP / "tests")
-        return
-    assert docstring.split("\n\n")[0].strip().endswith((".", "?"))
-    if len(read(path).splitlines()) > LONG_LINES and path.is_relative_to(TOP / "src"):
-        assert len(docstring.splitlines()) > 2, "a long module says what holds it together"
+def test_a_module_says_what_it_is_for():
+    wrong = []
+    for path in PYTHON:
+        docstring = ast.get_docstring(parsed(path))
+        if not docstring:
+            # Tests may be named so that nothing is left to say.
+            if not path.is_relative_to(TOP / "tests"):
+                wrong.append(f"{named(path)}: nothing")
+        elif not docstring.split("\n\n")[0].strip().endswith((".", "?")):
+            wrong.append(f"{named(path)}: no sentence")
+        elif (
+            path.is_relative_to(TOP / "src")
+            and len(read(path).splitlines()) > LONG_LINES
+            and len(docstring.splitlines()) <= 2
+        ):
+            wrong.append(f"{named(path)}: a long module says what holds it together")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", [path for path in PYTHON if path.is_relative_to(TOP / "src")], ids=named)
-def test_annotations_cost_nothing(path):
-    annotated = [node for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.FunctionDef | ast.AnnAssign)]
-    assert "from __future__ import annotations" in read(path) or not annotated
+def test_annotations_cost_nothing():
+    def annotates(path):
+        return any(isinstance(node, ast.FunctionDef | ast.AnnAssign) for node in ast.walk(parsed(path)))
+
+    told = "from __future__ import annotations"
+    assert [named(path) for path in below("src") if told not in read(path) and annotates(path)] == []
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=named)
-def test_no_error_is_passed_over_in_silence(path):
-    for node in ast.walk(ast.parse(read(path))):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"line {node.lineno}: a bare except"
-            body = node.body[0]
-            empty = isinstance(body, ast.Pass) or (isinstance(body, ast.Expr) and isinstance(body.value, ast.Constant))
-            assert not empty, f"line {node.lineno}: except and pass"
+def test_no_error_is_passed_over_in_silence():
+    wrong = []
+    for path in PYTHON:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.ExceptHandler):
+                body = node.body[0]
+                empty = isinstance(body, ast.Pass) or (
+                    isinstance(body, ast.Expr) and isinstance(body.value, ast.Constant)
+                )
+                if node.type is None or empty:
+                    wrong.append(f"{named(path)}:{node.lineno}")
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", [path for path in PYTHON if path.is_relative_to(TOP / "src")], ids=named)
-def test_no_source_asserts(path):
-    assert not [node.lineno for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.Assert)]
+def test_no_source_asserts():
+    asserts = [
+        f"{named(path)}:{node.lineno}"
+        for path in below("src")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Assert)
+    ]
+    assert asserts == []
 
 
 # Written so that this file does not hold what it looks for.
@@ -103,29 +136,33 @@ PRIVATE = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS, *LOCKS], ids=named)
-def test_nothing_names_this_machine_or_a_registry(path):
-    found = [line for line in read(path).splitlines() if PRIVATE.search(line)]
+def test_nothing_names_this_machine_or_a_registry():
+    found = [
+        f"{named(path)}: {line}"
+        for path in (*SOURCES, *DOCUMENTS, *LOCKS)
+        if PRIVATE.search(read(path))
+        for line in read(path).splitlines()
+        if PRIVATE.search(line)
+    ]
     assert found == []
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *DOCUMENTS], ids=named)
-def test_text_is_plain(path):
-    text = path.read_bytes()
-    assert b"\r" not in text
-    # Go and shells have their own habits.
-    assert b"\t" not in text or path.suffix in {".go", ""}
-    assert text.endswith(b"\n") or not text
-    assert not re.search(rb"[ \t]+$", text, re.MULTILINE)
+def test_text_is_plain():
+    wrong = []
+    for path in (*SOURCES, *DOCUMENTS):
+        text = path.read_bytes()
+        # Go and shells have their own habits.
+        if b"\r" in text or (b"\t" in text and path.suffix not in {".go", ""}):
+            wrong.append(f"{named(path)}: carriage returns or tabs")
+        if (text and not text.endswith(b"\n")) or re.search(rb"[ \t]+$", text, re.MULTILINE):
+            wrong.append(f"{named(path)}: the end of a line")
+    assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in PYTHON if path.is_relative_to(TOP / "src/enarx") and path.name != "__init__.py"],
-    ids=named,
-)
-def test_names_say_what_a_module_is(path):
-    assert not re.search(r"util|helper|manager|misc|common|stuff", path.stem)
+def test_names_say_what_a_module_is():
+    vague = re.compile(r"util|helper|manager|misc|common|stuff")
+    modules = [path for path in below("src/enarx") if path.name != "__init__.py"]
+    assert [named(path) for path in modules if vague.search(path.stem)] == []
 
 
 # Everything that saying hello from a warm cache needs. What is added here is added to every start.
@@ -191,17 +228,17 @@ def test_help_loads_no_engine(arguments):
     subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in PYTHON if path.name == "__init__.py" and "def __getattr__(" in read(path)], ids=named
-)
-def test_what_a_package_loads_when_it_is_asked_for_is_not_called_as_a_module_of_its(path):
+def test_what_a_package_loads_when_it_is_asked_for_is_not_called_as_a_module_of_its():
     """Loading such a module would put it in the place of what is asked for."""
-    lists = [
-        node.value
-        for node in ast.parse(read(path)).body
-        if isinstance(node, ast.Assign)
-        and any(isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets)
-    ]
-    offered = {name for each in lists for name in ast.literal_eval(each)}
-    assert offered
-    assert not offered & {each.stem for each in path.parent.iterdir()}
+    lazy = [path for path in below("src") if path.name == "__init__.py" and "def __getattr__(" in read(path)]
+    assert len(lazy) > 1
+    for path in lazy:
+        lists = [
+            node.value
+            for node in parsed(path).body
+            if isinstance(node, ast.Assign)
+            and any(isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets)
+        ]
+        offered = {name for each in lists for name in ast.literal_eval(each)}
+        assert offered, named(path)
+        assert not offered & {each.stem for each in path.parent.iterdir()}, named(path)
