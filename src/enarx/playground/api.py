@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 import enarx
-from enarx.errors import EnarxError, PlatformError, UsageError
+from enarx.errors import EnarxError, PlatformError, TransportError, UsageError
 from enarx.playground.modules import Example, JobLimits, pack_example, pack_upload
 from enarx.serving.models import ApiModel
 from enarx.serving.requests import RefusedError, read_body, require_local_name, with_headers
@@ -40,6 +41,10 @@ __all__ = ["make_app"]
 
 PING_S = 15.0
 """A line without an event in this time, so that nobody between takes a quiet job for a dead one."""
+
+MAX_READ_AT_ONCE = 8
+MAX_BODY_S = 60.0
+"""From the first byte of a request's body to its last."""
 
 _PAGE = "page"
 _FILES = {
@@ -132,6 +137,7 @@ class _Api:
         self._accepts_emulated = accepts_emulated
         self._is_local = is_local
         self._log = log
+        self._readers: set[str] = set()
         files = resources.files("enarx.playground") / _PAGE
         self._files = {path: (files.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
@@ -206,21 +212,51 @@ class _Api:
         visitor = self._visitors.name_untrusted(request)
         # Asked before anything is read, and again below, where nothing can come between.
         self._jobs.require_room(visitor)
-        wanted = await self._read(request)
-        stdin = wanted.stdin.encode()
-        if len(stdin) > self._limits.stdin_bytes:
-            raise UsageError(f"cannot run it: stdin: found {len(stdin)} bytes, want at most {self._limits.stdin_bytes}")
-        package = await asyncio.to_thread(self._pack, wanted)
+        with self._reading(visitor):
+            wanted = await self._read(request)
+            stdin = wanted.stdin.encode()
+            if len(stdin) > self._limits.stdin_bytes:
+                raise UsageError(
+                    f"cannot run it: stdin: found {len(stdin)} bytes, want at most {self._limits.stdin_bytes}"
+                )
+            package = await asyncio.to_thread(self._pack, wanted)
         self._jobs.require_room(visitor)
         self._visitors.admit(visitor)
         job = self._jobs.start(visitor, package, stdin)
         return _json({"id": job.id}, 201)
 
+    @contextlib.contextmanager
+    def _reading(self, visitor: str) -> Iterator[None]:
+        """Read one request of a visitor at a time, and few of all: each may be as large as a module.
+
+        Raises:
+            RefusedError: another of his is read (409), or too many (503).
+        """
+        if visitor in self._readers:
+            raise RefusedError(409, UsageError("cannot run another: found one of yours being sent, want its end"))
+        if len(self._readers) >= MAX_READ_AT_ONCE:
+            raise RefusedError(
+                503,
+                PlatformError(f"cannot take another now: found {len(self._readers)} being sent, want fewer"),
+                {"Retry-After": "5"},
+            )
+        self._readers.add(visitor)
+        try:
+            yield
+        finally:
+            self._readers.remove(visitor)
+
     async def _read(self, request: Request) -> JobRequest:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise RefusedError(415, UsageError("cannot read the request: found another type, want application/json"))
         room = 2 * (self._limits.module_bytes + self._limits.stdin_bytes) + _REQUEST_BYTES
-        body = await read_body(request, max_bytes=room)
+        try:
+            async with asyncio.timeout(MAX_BODY_S):
+                body = await read_body(request, max_bytes=room)
+        except TimeoutError as error:
+            raise RefusedError(
+                408, TransportError(f"cannot read the request: found no end of it in {MAX_BODY_S:.0f} s, want one")
+            ) from error
         try:
             return JobRequest.model_validate_json(body)
         except ValidationError as error:

@@ -198,12 +198,68 @@ def test_refuses_a_request_that_is_too_large(make_jobs, host):
     asyncio.run(test())
 
 
+class Slow:
+    """A body that comes when it is told to."""
+
+    def __init__(self):
+        self.began, self.goes_on = asyncio.Event(), asyncio.Event()
+
+    async def __aiter__(self):
+        yield b'{"example": "hello'
+        self.began.set()
+        await self.goes_on.wait()
+        yield b'"}'
+
+
+def test_few_requests_are_read_at_once_and_one_of_each_visitor(make_jobs, host, monkeypatch):
+    monkeypatch.setattr(module, "MAX_READ_AT_ONCE", 2)
+    headers = {"content-type": "application/json"}
+
+    async def test():
+        page = Page(make_jobs())
+        bodies = [Slow(), Slow()]
+        sending = [
+            asyncio.create_task(
+                page.ask("POST", "/v1/jobs", content=aiter(body), headers=headers, client=f"198.51.100.{at}")
+            )
+            for at, body in enumerate(bodies)
+        ]
+        for body in bodies:
+            await body.began.wait()
+        again = await page.run(UPLOAD, client="198.51.100.0")
+        assert (again.status_code, "being sent" in again.text) == (409, True)
+        third = await page.run(UPLOAD, client="198.51.100.9")
+        assert (third.status_code, third.headers["retry-after"]) == (503, "5")
+        for body in bodies:
+            body.goes_on.set()
+        assert [answer.status_code for answer in await asyncio.gather(*sending)] == [201, 201]
+        await page.jobs.close()
+
+    run(test)
+
+
+def test_a_request_that_does_not_end_is_left(make_jobs, host, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BODY_S", 0.01)
+
+    async def test():
+        page = Page(make_jobs())
+        headers = {"content-type": "application/json"}
+        answer = await page.ask("POST", "/v1/jobs", content=aiter(Slow()), headers=headers)
+        assert (answer.status_code, "in 0 s" in answer.text) == (408, True)
+        assert (await page.run(UPLOAD)).status_code == 201
+        await page.jobs.close()
+
+    asyncio.run(test())
+
+
 def test_refuses_what_is_no_document(make_jobs):
     async def test():
         page = Page(make_jobs())
         json_type = {"content-type": "application/json"}
         assert (await page.ask("POST", "/v1/jobs", content=b"{", headers=json_type)).status_code == 400
         assert (await page.ask("POST", "/v1/jobs", content=b"\xff", headers=json_type)).status_code == 400
+        half = b'{"example": "hello", "stdin": "\\ud800"}'
+        assert (await page.ask("POST", "/v1/jobs", content=half, headers=json_type)).status_code == 400
         answer = await page.ask("POST", "/v1/jobs", content=b"{}", headers={"content-type": "text/plain"})
         assert (answer.status_code, page.jobs.running) == (415, 0)
 
