@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -47,7 +48,7 @@ class Browser:
         self._child = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "HOME": str(folder)},
+            env={**os.environ, "HOME": str(folder)}, start_new_session=True,
         )  # fmt: skip
         try:
             self._socket = self._attach()
@@ -127,7 +128,8 @@ class Browser:
         self.until("document.querySelector('#end').textContent !== '' && !document.querySelector('#run').disabled")
 
     def close(self):
-        self._child.kill()
+        # Debian's command is a shell that waits for the browser.
+        os.killpg(self._child.pid, signal.SIGKILL)
         self._stack.close()
         self._child.wait(WAIT_S)
         self._child.stderr.close()
