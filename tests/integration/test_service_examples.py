@@ -13,17 +13,14 @@ import hashlib
 import http.client
 import itertools
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -38,22 +35,28 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from enarx.deploy.connecting import KeepPolicy, keep_ssl_context, load_steward_root
-from enarx.deploy.package import load_package
-from enarx.wire.release import Steward
 from tests.between import Between, until
 from tests.canary import make_canary, search
-from tests.guests import build
 from tests.integration.test_deploy import EMULATED, Host
 from tests.integration.test_deploy_canary import everything, processes, require_nowhere, titles
-from tests.steward_processes import TOP, StewardProcess, found_steward
+from tests.service_examples import (
+    EXAMPLES,
+    NAME,
+    PEER_S,
+    SERVICES,
+    START_S,
+    Users,
+    built,
+    change,
+    deployed,
+    digest_of,
+    keep_context,
+    missing,
+    named,
+    stewarded,
+)
 
-SERVICES = TOP / "examples/services"
-NAMES = ("key-manager", "word-game", "log-service")
-NAME = "localhost"
-START_S = 300.0
-"""Until a Go program is compiled, on a busy machine."""
-PEER_S = 30.0
+NAMES = ("key-manager", "word-game", "log-service", "gateway", "analytics")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -61,43 +64,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 # --- Building, deploying, connecting ---------------------------------------------------------------------------------------
 
 
-def missing(name):
-    """Return what the compiler of a service is missing, or nothing."""
-    if name == "word-game":
-        there = Path(build.RUSTC).exists() and build.RUST_LIBRARY.exists() and shutil.which("wasm-ld")
-        return "" if there else f"install {build.RUST_PACKAGES}"
-    return "" if shutil.which("go") else "install Go 1.22 or later"
+class Packages(dict):
+    """The services that can be built here, by their names; a test of another one is skipped."""
 
-
-def built(name, folder, *, source=SERVICES):
-    """Build a service by its script, as its page says."""
-    environment = {**os.environ, "GOCACHE": str(TOP / "build/go")}
-    command = ["nice", "-n", "10", str(source / name / "build"), str(folder / name)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_S, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder / name
-
-
-def digest_of(package):
-    return load_package(str(package), steward=Steward(url=f"https://{NAME}", root=b"")).digest
+    def __missing__(self, name):
+        pytest.skip(missing(name) or f"{name} cannot be built here")
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """The services that can be built here, on any port that is free, by their names."""
+    """The services on any port that is free."""
     folder = tmp_path_factory.mktemp("services")
-    found = {}
+    found = Packages()
     for name in NAMES:
-        if missing(name):
-            continue
-        path = built(name, folder)
-        text = (path / "Enarx.toml").read_text()
-        assert "port = 8443" in text
-        (path / "Enarx.toml").write_text(text.replace("port = 8443", "port = 0"))
-        token = folder / f"{name}.token"
-        found[name] = SimpleNamespace(
-            path=path, digest=digest_of(path), token=token.read_text() if token.exists() else None
-        )
+        with contextlib.suppress(pytest.skip.Exception):
+            path = built(name, folder)
+            change(path, "port = 8443", "port = 0")
+            token = folder / f"{name}.token"
+            found[name] = SimpleNamespace(
+                path=path, digest=digest_of(path), token=token.read_text() if token.exists() else None
+            )
     return found
 
 
@@ -115,64 +101,16 @@ def tenant(between, enarx):
 @pytest.fixture(scope="module")
 def steward(enarx, tenant, guest, packages, tmp_path_factory):
     """A Steward that grants the name to each of the packages, whoever deploys it as it is."""
-    # The emulated platform of this user is there once there was a Keep on it.
-    assert tenant.deploy(guest("hello")).status == 0
     grants = [(package.digest, "any", (NAME,)) for package in packages.values()]
-    policy = (SERVICES / "word-game/policy.toml").read_text()
-    state = found_steward(tmp_path_factory.mktemp("steward") / "state", policy=policy, grants=grants)
-    with StewardProcess(state, EMULATED, "--offline", env=enarx.env) as running:
+    with stewarded(tenant, guest, tmp_path_factory.mktemp("steward"), grants, enarx.env) as running:
         yield running
-
-
-def named(steward):
-    return ("--steward", f"https://{NAME}:{steward.port}", "--steward-root", steward.root)
-
-
-@contextlib.contextmanager
-def deployed(tenant, name, package, *options):
-    """Deploy a service by its own policy while the block runs; gives its port."""
-    with tenant.start("--policy", SERVICES / name / "policy.toml", *options, package) as started:
-        port = int(started.until_stderr(rb"port (\d+) is web\n", START_S)[1])
-        started.until_stdout(rb"^ready\n", START_S)
-        yield port
-        ended = started.end(by=signal.SIGINT)
-    assert ended.status == 130, ended.stderr
-    assert ended.stdout == b"ready\n"
-
-
-class Users:
-    """Those who use a service: they trust the Steward's root, and want this package. What they are told is kept."""
-
-    def __init__(self, port, context):
-        self.port, self.context = port, context
-        self.told = []
-
-    def connect(self):
-        connection = http.client.HTTPSConnection(NAME, self.port, timeout=PEER_S, context=self.context)
-        return contextlib.closing(connection)
-
-    def ask(self, method, path, body=None, *, token=None, on=None):
-        """Make one request, on a connection of its own if none is given; return status and body, as JSON where it is."""
-        with contextlib.ExitStack() as stack:
-            connection = on or stack.enter_context(self.connect())
-            connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
-            response = connection.getresponse()
-            content = response.read()
-        self.told.append(content)
-        is_json = response.headers.get_content_type() == "application/json"
-        return response.status, json.loads(content) if is_json and content else content
 
 
 @contextlib.contextmanager
 def used(name, tenant, steward, packages):
-    if missing(name):
-        pytest.skip(missing(name))
     package = packages[name]
-    policy = KeepPolicy(
-        steward_root=load_steward_root(str(steward.root)), package=package.digest, insecure_accept_emulated=""
-    )
     with deployed(tenant, name, package.path, *named(steward)) as port:
-        yield Users(port, keep_ssl_context(policy))
+        yield Users(port, keep_context(steward, package.digest))
 
 
 @pytest.fixture(scope="module")
@@ -195,21 +133,18 @@ def log(tenant, steward, packages):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_whoever_builds_the_source_has_the_same_package(name, tmp_path):
-    if missing(name):
-        pytest.skip(missing(name))
     first = built(name, tmp_path)
-    shutil.copytree(SERVICES, tmp_path / "elsewhere" / "services")
+    shutil.copytree(EXAMPLES, tmp_path / "elsewhere" / "examples")
     (tmp_path / "again").mkdir()
-    if (tmp_path / f"{name}.token").exists():
-        shutil.copy(tmp_path / f"{name}.token", tmp_path / "again")
-    again = built(name, tmp_path / "again", source=tmp_path / "elsewhere/services")
+    # Tokens and keys, which are made once.
+    for secret in tmp_path.glob(f"{name}.*"):
+        shutil.copy(secret, tmp_path / "again")
+    again = built(name, tmp_path / "again", source=tmp_path / "elsewhere/examples/services")
     assert digest_of(again) == digest_of(first)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_built_folder_is_a_package(enarx, name, packages, tmp_path):
-    if missing(name):
-        pytest.skip(missing(name))
     ended = enarx.command("package", "build", packages[name].path, "--output", tmp_path / "made.tar")
     assert ended.status == 0, ended.stderr
     assert packages[name].digest.hex().encode() in ended.stdout
@@ -329,8 +264,6 @@ def test_a_deleted_key_signs_no_more_and_there_is_room_for_64(keys, make, token)
 
 @pytest.mark.parametrize("digest", ["", "@TOKEN_SHA256@", "00"])
 def test_without_the_digest_of_a_token_it_does_not_start(enarx, packages, digest):
-    if missing("key-manager"):
-        pytest.skip(missing("key-manager"))
     ended = enarx.run(packages["key-manager"].path, "--env", f"TOKEN_SHA256={digest}", timeout_s=START_S)
     assert (ended.status, ended.stdout) == (1, b"")
     assert "TOKEN_SHA256: want the SHA-256 of the callers' token" in ended.stderr
@@ -408,10 +341,7 @@ def test_no_answer_has_a_private_key_and_the_host_has_no_token(keys, make, token
 
 def test_a_stranger_cannot_pose_as_the_service(keys, packages, steward):
     """Whoever wants another package, or trusts the public authorities, sends nothing."""
-    another = KeepPolicy(
-        steward_root=load_steward_root(str(steward.root)), package=bytes(32), insecure_accept_emulated=""
-    )
-    for context in (keep_ssl_context(another), ssl.create_default_context()):
+    for context in (keep_context(steward, bytes(32)), ssl.create_default_context()):
         with pytest.raises(ssl.SSLCertVerificationError):
             Users(keys.port, context).ask("GET", "/keys")
 
@@ -508,8 +438,6 @@ def test_the_hidden_word_is_found_by_hints_and_nowhere_else(game, between):
 
 def test_a_guess_in_plain_text_is_found_by_the_same_search(tenant, packages, between):
     """The control of the test above: here the tenant allowed the host to see and change what passes."""
-    if missing("word-game"):
-        pytest.skip(missing("word-game"))
     options = ("--listen", "web=tcp:0", "--allow-plaintext", "web")
     with (
         deployed(tenant, "word-game", packages["word-game"].path, *options) as port,
@@ -572,8 +500,6 @@ def test_players_who_say_nothing_stop_nobody_for_long(game):
 
 
 def test_without_a_steward_the_package_is_judged_by_its_evidence(enarx, tenant, packages):
-    if missing("word-game"):
-        pytest.skip(missing("word-game"))
     package = packages["word-game"]
     with deployed(tenant, "word-game", package.path) as port:
 
@@ -587,8 +513,6 @@ def test_without_a_steward_the_package_is_judged_by_its_evidence(enarx, tenant, 
 
 
 def test_a_changed_module_is_another_package_and_gets_no_name(tenant, steward, packages, tmp_path):
-    if missing("word-game"):
-        pytest.skip(missing("word-game"))
     changed = tmp_path / "changed"
     shutil.copytree(packages["word-game"].path, changed)
     module = (changed / "main.wasm").read_bytes()
