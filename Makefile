@@ -31,8 +31,7 @@ test: dev ## the default test suite, on every Python found
 
 .PHONY: test-slow
 test-slow: dev slow-tools ## tests that need other languages' compilers, services, machines or minutes
-	tools/build-test-image
-	tools/build-test-image --arch aarch64
+	tools/build-test-image --arch aarch64 & tools/build-test-image; wait $$!
 	$(BIN)/python -m pytest -n auto --dist worksteal --timeout 900 -m slow
 
 .PHONY: languages
