@@ -71,7 +71,7 @@ _HINTS = {
     _EMULATED.id: "EMULATED is software that protects nothing from its host; for a trial, --insecure-accept-emulated",
     _PACKAGE.id: "enarx deploy and a receipt say the digest of a package; --package takes it",
     _TENANT.id: "a receipt says the digest of its tenant's key; --tenant takes it",
-    _PRISTINE.id: "somebody gave it arguments, environment or files: say whose word that is with --tenant",
+    _PRISTINE.id: "its tenant gave it arguments, environment or files; where that tenant's word is good enough, --tenant names him and --pristine is left out",
     _FRESH.id: "evidence bound to a key alone may be as old as the key: have a Steward certify the service, or say --accept-key-only",
 }
 _ROOT_HINT = "name the Steward's root with --steward-root FILE; its operator says which one it is"
@@ -94,6 +94,7 @@ class KeepPolicy:
         steward_root: the certificate that a Steward's chains must end in; None believes no Steward.
         package: SHA-256 of the package, or None for whatever the Steward gave the name to.
         tenant: SHA-384 of the tenant's key, or None for whomever the Steward gave the name to.
+        pristine: refuse a Keep to which anything was given beyond the package: its digest does not say what.
         accept_key_only: accept self-signed certificates with evidence that is bound to their key, and to no time and name.
         appraisal: for that evidence; None is the installation's own policy, as for `enarx deploy`.
         insecure_accept_emulated: accept an emulated platform, which protects nothing: empty for what a Steward calls one and for this
@@ -106,6 +107,7 @@ class KeepPolicy:
     steward_root: x509.Certificate | None = None
     package: bytes | None = None
     tenant: bytes | None = None
+    pristine: bool = False
     accept_key_only: bool = False
     appraisal: TenantPolicy | None = None
     insecure_accept_emulated: str | None = None
@@ -267,10 +269,9 @@ class ServiceJudge:
                 )
             else:
                 yield Finding(check, Outcome.NOTED, None, found, "")
-        if key_only and policy.tenant is None:
-            yield _finding(
-                _PRISTINE, identity.pristine, expected=True, found=identity.pristine, source="no tenant is named"
-            )
+        if policy.pristine or (key_only and policy.tenant is None):
+            source = "the caller" if policy.pristine else "no tenant is named"
+            yield _finding(_PRISTINE, identity.pristine, expected=True, found=identity.pristine, source=source)
         else:
             yield Finding(_PRISTINE, Outcome.NOTED, None, identity.pristine, "")
 

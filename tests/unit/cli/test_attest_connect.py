@@ -77,8 +77,12 @@ class TestSteward:
         assert "its own word" not in out
 
     def test_says_when_something_was_given_beyond_the_package(self, connect, steward, root):
-        _, out, _ = connect(steward.issue(identity=IDENTITY._replace(pristine=False)), root)
-        assert "with something given beyond it" in out
+        given = IDENTITY._replace(pristine=False)
+        status, out, _ = connect(steward.issue(identity=given), root)
+        assert (status, "with something given beyond it" in out) == (0, True)
+        status, _, err = connect(steward.issue(identity=given), root, "--pristine")
+        assert (status, "service.pristine" in err) == (105, True)
+        assert connect(steward.issue(), root, "--pristine")[0] == 0
 
     def test_explains_every_check(self, connect, steward, root):
         status, out, _ = connect(steward.issue(), root, PACKAGE, "--explain")

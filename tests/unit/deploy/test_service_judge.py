@@ -252,6 +252,11 @@ class TestSelfSigned:
         judged_by(shown, tenant=GIVEN.tenant).require()
         assert failed(judged_by(shown, tenant=b"T" * 48)) == {"service.tenant"}
 
+    def test_whoever_wants_the_package_alone_is_not_told_that_a_tenant_will_do(self, amd, judged_by):
+        shown = make_self_signed_keep(amd, at=AT, identity=GIVEN)
+        assert failed(judged_by(shown, tenant=GIVEN.tenant, pristine=True)) == {"service.pristine"}
+        judged_by(make_self_signed_keep(amd, at=AT), tenant=IDENTITY.tenant, pristine=True).require()
+
     def test_refuses_another_package(self, amd, judged_by):
         assert failed(judged_by(make_self_signed_keep(amd, at=AT), package=b"P" * 32)) == {"service.package"}
 
