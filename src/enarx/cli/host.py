@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from enarx.cli import ui
 from enarx.cli.options import Command, Option, Parsed
-from enarx.errors import ConfigError, UsageError
+from enarx.cli.service_options import ServiceOptions
 from enarx.wire.host_api import DEFAULT_PORT
 
 TYPE_CHECKING = False
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from enarx.host.service import HostOptions
 
 DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
-_MAX_NUMBER = 1_000_000
 
 
 def _serve(parsed: Parsed) -> int:
@@ -33,29 +32,19 @@ def _options(parsed: Parsed) -> HostOptions:
     from enarx.host.service import HostOptions
     from enarx.host.state import default_state_path
     from enarx.keep.options import MAX_BYTES, MIN_LOG_BYTES
-    from enarx.wire import parse_size
 
-    def size(name: str, default: int, *, least: int = 1) -> int:
-        value = parsed.value(name)
-        try:
-            found = default if value is None else parse_size(value, name=f"--{name}")
-        except ConfigError as error:
-            raise UsageError(str(error), hint=error.hint) from error
-        if not least <= found <= MAX_BYTES:
-            raise _wrong(name, str(value), f"{least} to {MAX_BYTES} bytes")
-        return found
-
-    host, port = parse_listen(parsed.value("listen") or DEFAULT_LISTEN, command="host serve")
+    given = ServiceOptions(parsed, "host serve")
+    host, port = given.listen(DEFAULT_LISTEN)
     state = parsed.value("state") or default_state_path()
     usual = HostLimits(memory_bytes=_memory_bytes())
     ports = parsed.value("ports")
     limits = HostLimits(
-        keeps=_number(parsed, "max-keeps", usual.keeps),
-        memory_bytes=size("max-memory", usual.memory_bytes),
-        disk_bytes=size("max-disk", usual.disk_bytes),
-        package_bytes=size("max-package", usual.package_bytes),
-        log_bytes=size("keep-log", usual.log_bytes, least=MIN_LOG_BYTES),
-        ports=usual.ports if ports is None else _ports(ports),
+        keeps=given.number("max-keeps", usual.keeps),
+        memory_bytes=given.size("max-memory", usual.memory_bytes, most=MAX_BYTES),
+        disk_bytes=given.size("max-disk", usual.disk_bytes, most=MAX_BYTES),
+        package_bytes=given.size("max-package", usual.package_bytes, most=MAX_BYTES),
+        log_bytes=given.size("keep-log", usual.log_bytes, least=MIN_LOG_BYTES, most=MAX_BYTES),
+        ports=usual.ports if ports is None else _ports(ports, given),
     )
     return HostOptions(
         host=host,
@@ -70,65 +59,30 @@ def _options(parsed: Parsed) -> HostOptions:
         outbound=not parsed.flag("no-outbound"),
         outbound_local=True if parsed.flag("outbound-local") else None,
         publish=parsed.value("publish"),
-        keep_cpus=None if parsed.value("keep-cpus") is None else _number(parsed, "keep-cpus", 1, least=1),
+        keep_cpus=None if parsed.value("keep-cpus") is None else given.number("keep-cpus", 1, least=1),
         drain=parsed.value("drain") or "leave",
         image=parsed.value("image"),
         vm_evidence=parsed.value("vm-evidence") or "vtpm",
         experimental=parsed.flag("experimental"),
         machines=tuple(map(parse_machine, parsed.all("machine"))),
         registries=tuple(map(parse_allowed, parsed.all("allow-registry"))),
-        parent_fd=None if parsed.value("parent-fd") is None else _number(parsed, "parent-fd", 3, least=3),
+        parent_fd=None if parsed.value("parent-fd") is None else given.number("parent-fd", 3, least=3),
     )
 
 
-def parse_listen(text: str, *, command: str) -> tuple[str, int]:
-    """Return address and port of where a service is to listen.
-
-    Args:
-        text: of `--listen`.
-        command: whose.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        host = ""
-    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535:
-        raise _wrong("listen", text, "ADDRESS:PORT, such as 127.0.0.1:8470 or [::1]:0", command=command)
-    return host, int(port)
-
-
-def _ports(text: str) -> tuple[int, int]:
+def _ports(text: str, given: ServiceOptions) -> tuple[int, int]:
     low, _, high = text.partition("-")
     if not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in (low, high)):
-        raise _wrong("ports", text, "LOW-HIGH, such as 20000-29999")
+        raise given.wrong("ports", text, "LOW-HIGH, such as 20000-29999")
     if not 1 <= int(low) <= int(high) <= 65_535:
-        raise _wrong("ports", text, "LOW-HIGH from 1 to 65535")
+        raise given.wrong("ports", text, "LOW-HIGH from 1 to 65535")
     return int(low), int(high)
-
-
-def _number(parsed: Parsed, name: str, default: int, *, least: int = 0) -> int:
-    text = parsed.value(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 7 or not least <= int(text) <= _MAX_NUMBER:
-        raise _wrong(name, text, f"a number from {least} to {_MAX_NUMBER}")
-    return int(text)
 
 
 def _memory_bytes() -> int:
     import os
 
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _wrong(name: str, found: str, want: str, *, command: str = "host serve") -> UsageError:
-    return UsageError(
-        f"cannot run {command}: --{name}: found {found[:64]!r}, want {want}", hint=f"enarx {command} --help"
-    )
 
 
 COMMANDS = {

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from enarx.cli import ui
-from enarx.cli.host import parse_listen
 from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, now
 from enarx.cli.options import Command, Option, Parsed
 from enarx.cli.run import BACKENDS
+from enarx.cli.service_options import ServiceOptions
 from enarx.errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from enarx.playground.service import PlaygroundOptions
 
 DEFAULT_LISTEN = "127.0.0.1:8480"
-_MAX_NUMBER = 10_000
 _MAX_TIMEOUT_S = 600
 _MAX_BYTES = 1 << 32
 
@@ -37,7 +36,8 @@ def _options(parsed: Parsed) -> PlaygroundOptions:
     from enarx.host.backends import require_backend
     from enarx.playground.service import PlaygroundOptions
 
-    host, port = parse_listen(parsed.value("listen") or DEFAULT_LISTEN, command="playground serve")
+    given = ServiceOptions(parsed, "playground serve")
+    host, port = given.listen(DEFAULT_LISTEN)
     now()
     backend = parsed.value("backend") or "auto"
     require_backend(backend)
@@ -64,57 +64,30 @@ def _options(parsed: Parsed) -> PlaygroundOptions:
         fetch=fetch_for(parsed),
         accept_emulated=parsed.value("insecure-accept-emulated"),
         examples=parsed.value("examples"),
-        limits=_limits(parsed),
-        at_once=_number(parsed, "max-jobs", 2),
-        an_hour=_number(parsed, "jobs-an-hour", 60),
+        limits=_limits(parsed, given),
+        at_once=given.number("max-jobs", 2, least=1),
+        an_hour=given.number("jobs-an-hour", 60, least=1),
         visitor_header=parsed.value("visitor-header"),
     )
 
 
-def _limits(parsed: Parsed) -> JobLimits:
+def _limits(parsed: Parsed, given: ServiceOptions) -> JobLimits:
     from enarx.playground.modules import JobLimits
-    from enarx.wire import parse_duration, parse_size
+    from enarx.wire import parse_duration
 
     usual = JobLimits()
-
-    def size(name: str, default: int) -> int:
-        text = parsed.value(name)
-        try:
-            found = default if text is None else parse_size(text, name=f"--{name}")
-        except ConfigError as error:
-            raise UsageError(str(error), hint=error.hint) from error
-        if not 0 < found <= _MAX_BYTES:
-            raise _wrong(name, str(text), f"1 to {_MAX_BYTES} bytes")
-        return found
-
     text = parsed.value("timeout")
     try:
         timeout_s = usual.timeout_s if text is None else parse_duration(text, name="--timeout")
     except ConfigError as error:
         raise UsageError(str(error), hint=error.hint) from error
-    if not 0 < timeout_s <= _MAX_TIMEOUT_S:
-        raise _wrong("timeout", str(text), f"at most {_MAX_TIMEOUT_S}s")
+    if timeout_s > _MAX_TIMEOUT_S:
+        raise given.wrong("timeout", str(text), f"at most {_MAX_TIMEOUT_S}s")
     return JobLimits(
-        memory_bytes=size("memory", usual.memory_bytes),
+        memory_bytes=given.size("memory", usual.memory_bytes, most=_MAX_BYTES),
         timeout_s=timeout_s,
-        output_bytes=size("output", usual.output_bytes),
-        module_bytes=size("max-module", usual.module_bytes),
-    )
-
-
-def _number(parsed: Parsed, name: str, default: int) -> int:
-    text = parsed.value(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= _MAX_NUMBER:
-        raise _wrong(name, text, f"a number from 1 to {_MAX_NUMBER}")
-    return int(text)
-
-
-def _wrong(name: str, found: str, want: str) -> UsageError:
-    return UsageError(
-        f"cannot run playground serve: --{name}: found {found[:64]!r}, want {want}",
-        hint="enarx playground serve --help",
+        output_bytes=given.size("output", usual.output_bytes, most=_MAX_BYTES),
+        module_bytes=given.size("max-module", usual.module_bytes, most=_MAX_BYTES),
     )
 
 

@@ -96,11 +96,11 @@ def _serve(parsed: Parsed) -> int:
 
 
 def _options(parsed: Parsed) -> StewardOptions:
-    from enarx.cli.host import parse_listen
+    from enarx.cli.service_options import ServiceOptions
     from enarx.steward.rules import RuleSources
     from enarx.steward.service import StewardOptions
 
-    host, port = parse_listen(parsed.value("listen") or DEFAULT_LISTEN, command="steward serve")
+    host, port = ServiceOptions(parsed, "steward serve").listen(DEFAULT_LISTEN)
     sources = RuleSources(
         accept_emulated=tuple(parsed.all("insecure-accept-emulated")),
         is_offline=parsed.flag("offline"),

@@ -40,7 +40,7 @@ def test_options_are_passed_on():
         (["--tls-key", "key.pem"], "found one of --tls-certificate and --tls-key"),
         (["--timeout", "0s"], "--timeout"),
         (["--timeout", "11m"], "want at most 600s"),
-        (["--max-jobs", "0"], "want a number from 1 to 10000"),
+        (["--max-jobs", "0"], "want a number from 1 to 1000000"),
         (["--memory", "lots"], "--memory"),
         (["--output", "0"], "want 1 to"),
         (["--examples", "nowhere"], "No such file"),
