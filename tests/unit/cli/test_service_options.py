@@ -41,7 +41,7 @@ def test_an_address(text, found):
     "text", ["", ":1", "127.0.0.1", "127.0.0.1:", "h:65536", "h:-1", "h:\u0661", "::1:80", "h:000001"]
 )
 def test_refuses_what_is_no_address(text):
-    with pytest.raises(UsageError, match="cannot run x serve: --listen: found .*, want ADDRESS:PORT") as refused:
+    with pytest.raises(UsageError, match=r"cannot run x serve: --listen: found .*, want ADDRESS:PORT") as refused:
         given("--listen", text or " ").listen("127.0.0.1:1")
     assert refused.value.hint == "enarx x serve --help"
 
@@ -53,7 +53,7 @@ def test_a_number(text, least, found):
 
 @pytest.mark.parametrize("text", ["6", "-7", "1000001", "99999999", "7.0", "seven", "\u0667"])
 def test_refuses_what_is_no_number_or_another(text):
-    with pytest.raises(UsageError, match="--n: found .*, want a number from 7 to 1000000"):
+    with pytest.raises(UsageError, match=r"--n: found .*, want a number from 7 to 1000000"):
         given("--n", text).number("n", 1, least=7)
 
 
