@@ -864,9 +864,8 @@ def test_input_beyond_the_window_ends_the_session_only(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(2, 130), (15, 143)])
 def test_signals_reach_the_workload(tmp_path, number, status):
     async def test(running):
-        tenant, _ = await provisioned(
-            running, b"signal.signal(2, signal.SIG_DFL); os.write(1, b'r'); import time; time.sleep(60)"
-        )
+        ready = b"signal.signal(2, signal.SIG_DFL); signal.pthread_sigmask(signal.SIG_UNBLOCK, [2]);"
+        tenant, _ = await provisioned(running, ready + b"os.write(1, b'r'); import time; time.sleep(60)")
         await tenant.until(b"r")
         await tenant.send(Signal(number))
         ended = await tenant.finish()
