@@ -8,7 +8,6 @@ from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, now
 from enarx.cli.options import Command, Option, Parsed
 from enarx.cli.run import BACKENDS
 from enarx.cli.service_options import ServiceOptions
-from enarx.errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,10 +76,7 @@ def _limits(parsed: Parsed, given: ServiceOptions) -> JobLimits:
 
     usual = JobLimits()
     text = parsed.value("timeout")
-    try:
-        timeout_s = usual.timeout_s if text is None else parse_duration(text, name="--timeout")
-    except ConfigError as error:
-        raise UsageError(str(error), hint=error.hint) from error
+    timeout_s = usual.timeout_s if text is None else parse_duration(text, name="--timeout")
     if timeout_s > _MAX_TIMEOUT_S:
         raise given.wrong("timeout", str(text), f"at most {_MAX_TIMEOUT_S}s")
     return JobLimits(

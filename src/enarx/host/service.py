@@ -37,7 +37,15 @@ from enarx.host.relay import Outbound, OutboundRules
 from enarx.host.state import StateFolder
 from enarx.host.store import Store
 from enarx.host.tenants import Tenants, load_tenants, private_tenants
-from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context
+from enarx.serving.http_server import (
+    HttpServer,
+    Listening,
+    allow_many_files,
+    bind_api,
+    make_context,
+    require_both,
+    require_tls,
+)
 from enarx.serving.logs import Log
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES
 
@@ -149,8 +157,7 @@ def serve(options: HostOptions, *, log: Log, announce: Callable[[str], None]) ->
 
 
 def _require_sense(options: HostOptions) -> None:
-    if (options.tls_certificate is None) != (options.tls_key is None):
-        raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
+    require_both(options.tls_certificate, options.tls_key)
     if options.client_ca is not None and options.tls_certificate is None:
         raise UsageError("cannot serve: found --client-ca without --tls-certificate, want both")
     if options.parent_fd is not None and options.tenants is not None:
@@ -168,11 +175,7 @@ def _require_safe(options: HostOptions, listening: Listening, *, secure: bool) -
             f"cannot listen on {listening.host}: found no tenants file, want one where others than this machine can connect",
             hint="give --tenants FILE, or listen on 127.0.0.1",
         )
-    if not secure and not options.insecure_http:
-        raise UsageError(
-            f"cannot listen on {listening.host}: found no TLS certificate, want one: tokens would be sent in the clear",
-            hint="give --tls-certificate and --tls-key; behind a proxy that speaks TLS, --insecure-http",
-        )
+    require_tls(listening, secure=secure, insecure_http=options.insecure_http, what="tokens")
 
 
 def _launchers(options: HostOptions) -> Mapping[str, Launcher]:

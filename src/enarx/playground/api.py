@@ -323,12 +323,9 @@ async def _lines(events: AsyncGenerator[tuple[int, str], None]) -> AsyncIterator
         await events.aclose()
 
 
-def _json(document: object, status: int = 200) -> Response:
-    return Response(json.dumps(document).encode(), status_code=status, media_type="application/json")
+def _json(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(document).encode(), status_code=status, headers=headers, media_type="application/json")
 
 
 def _error(status: int, error: EnarxError, headers: dict[str, str] | None = None) -> Response:
-    document = {"error": {"message": str(error), "hint": error.hint}}
-    return Response(
-        json.dumps(document).encode(), status_code=status, media_type="application/json", headers=headers or {}
-    )
+    return _json({"error": {"message": str(error), "hint": error.hint}}, status, headers)

@@ -222,7 +222,7 @@ class Jobs:
     async def _run(self, job: Job, package: Package, stdin: bytes) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        outcome: tuple[str, dict[str, object]]
+        outcome: tuple[str, dict[str, str | int | None]]
         try:
             async with asyncio.timeout(START_S + self._timeout_s):
                 found = await self._deploy(job, package, stdin)
@@ -241,9 +241,9 @@ class Jobs:
             outcome = "failed", _failure(PlatformError("cannot run the job: found a bug of this page's"))
         self._finish(job, *outcome, seconds=round(loop.time() - started, 3))
 
-    def _finish(self, job: Job, kind: str, facts: dict[str, object], *, seconds: float) -> None:
+    def _finish(self, job: Job, kind: str, facts: dict[str, str | int | None], *, seconds: float) -> None:
         job.end(kind, seconds=seconds, **facts)
-        self._log.info("job", outcome=kind, status=int(str(facts["status"])), seconds=seconds)
+        self._log.info("job", outcome=kind, status=facts["status"], seconds=seconds)
         asyncio.get_running_loop().call_later(FORGET_S, self._jobs.pop, job.id, None)
 
     async def _deploy(self, job: Job, package: Package, stdin: bytes) -> Exit:
@@ -310,7 +310,7 @@ class _Events:
         self._job.tell("output", fd=fd, data=base64.b64encode(data).decode())
 
 
-def _ending(found: Exit) -> dict[str, object]:
+def _ending(found: Exit) -> dict[str, str | int | None]:
     if found.failure is not None:
         message, hint = found.failure.message, found.failure.hint
     else:
@@ -318,5 +318,5 @@ def _ending(found: Exit) -> dict[str, object]:
     return {"status": found.status, "trap": found.trap, "message": message, "hint": hint}
 
 
-def _failure(error: EnarxError) -> dict[str, object]:
+def _failure(error: EnarxError) -> dict[str, str | int | None]:
     return {"status": error.status, "message": str(error), "hint": error.hint}

@@ -62,6 +62,7 @@ class Example:
         module: its path.
         config_path: of its Enarx.toml, or None.
         config: that file's text, or empty.
+        toml: what it says, or None.
         source: of the module where it is text, or empty.
     """
 
@@ -70,6 +71,7 @@ class Example:
     module: str
     config_path: str | None
     config: str
+    toml: EnarxToml | None
     source: str
 
 
@@ -111,26 +113,26 @@ def _example(folder: str, name: str) -> Example | None:
     module = next((path for path in (text, binary) if os.path.isfile(path)), None)
     if module is None:
         return None
-    config_path: str | None = os.path.join(here, TOML)
+    config_path = os.path.join(here, TOML)
     config = _text(config_path, MAX_TOML_BYTES)
-    if config:
-        _require_alone(decode_enarx_toml(config.encode(), path=config_path or TOML), config_path or TOML, own=True)
-    else:
-        config_path = None
+    toml = decode_enarx_toml(config.encode(), path=config_path) if config else None
+    if toml is not None:
+        _require_alone(toml, config_path, own=True)
     return Example(
         name=name,
         about=" ".join(_text(os.path.join(here, _ABOUT), _MAX_ABOUT_BYTES).split()),
         module=module,
-        config_path=config_path,
+        config_path=config_path if config else None,
         config=config,
+        toml=toml,
         source=_text(module, _MAX_SOURCE_BYTES) if module == text else "",
     )
 
 
-def _text(path: str | None, max_bytes: int) -> str:
+def _text(path: str, max_bytes: int) -> str:
     """Return a file's text; empty where there is none."""
     try:
-        with open(path or "", "rb") as file:
+        with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except FileNotFoundError:
         return ""
@@ -151,8 +153,7 @@ def pack_example(example: Example, limits: JobLimits) -> Package:
         UsageError: it cannot be read, or not be deployed.
         ConfigError: its Enarx.toml is wrong.
     """
-    config = decode_enarx_toml(example.config.encode(), path=TOML) if example.config else None
-    package = load_package(example.module, config_path=example.config_path, overrides=_within(limits, config))
+    package = load_package(example.module, config_path=example.config_path, overrides=_within(limits, example.toml))
     return replace(package, path=example.name)
 
 

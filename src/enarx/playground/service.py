@@ -19,12 +19,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from enarx.deploy import HostClient, private_host
-from enarx.errors import UsageError
 from enarx.playground.api import make_app
 from enarx.playground.jobs import Deploying, Jobs
 from enarx.playground.modules import Example, JobLimits, find_examples
 from enarx.playground.visitors import Visitors
-from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context
+from enarx.serving.http_server import (
+    HttpServer,
+    Listening,
+    allow_many_files,
+    bind_api,
+    make_context,
+    require_both,
+    require_tls,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -93,8 +100,7 @@ def serve(options: PlaygroundOptions, *, log: Log, announce: Callable[[str], Non
         ConfigError: an example or the policy is wrong.
         PlatformError: the port is busy, or the host of its own does not start.
     """
-    if (options.tls_certificate is None) != (options.tls_key is None):
-        raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
+    require_both(options.tls_certificate, options.tls_key)
     allow_many_files()
     examples = find_examples(options.examples)
     # What is wrong with the policy is said now, and not to the first visitor.
@@ -104,11 +110,7 @@ def serve(options: PlaygroundOptions, *, log: Log, announce: Callable[[str], Non
         context = make_context(options.tls_certificate, options.tls_key, None)
     listening = bind_api(options.host, options.port, secure=context is not None)
     with contextlib.closing(listening.sock):
-        if not listening.is_loopback and context is None and not options.insecure_http:
-            raise UsageError(
-                f"cannot listen on {listening.host}: found no TLS certificate, want one: modules would be sent in the clear",
-                hint="give --tls-certificate and --tls-key; behind a proxy that speaks TLS, --insecure-http",
-            )
+        require_tls(listening, secure=context is not None, insecure_http=options.insecure_http, what="modules")
         return asyncio.run(_run(options, examples, listening, context, log, announce))
 
 

@@ -25,7 +25,7 @@ from enarx.errors import PlatformError, UsageError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["HttpServer", "Listening", "allow_many_files", "bind_api", "make_context"]
+__all__ = ["HttpServer", "Listening", "allow_many_files", "bind_api", "make_context", "require_both", "require_tls"]
 
 HEAD_TIMEOUT_S = 10.0
 """From a connection, or the first byte of a request, to the end of its headers; and for the handshake of TLS."""
@@ -120,6 +120,35 @@ class Listening:
     def is_loopback(self) -> bool:
         """Say whether only this machine can connect."""
         return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
+
+
+def require_both(certificate: str | None, key: str | None) -> None:
+    """Return only if the PEM files of a service's certificate and of its key are both named, or neither.
+
+    Raises:
+        UsageError: one of them is.
+    """
+    if (certificate is None) != (key is None):
+        raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
+
+
+def require_tls(listening: Listening, *, secure: bool, insecure_http: bool, what: str) -> None:
+    """Return only if nothing is said in the clear where others than this machine hear it, or somebody wants that.
+
+    Args:
+        listening: where.
+        secure: whether with TLS.
+        insecure_http: whether it may be without.
+        what: would be heard, for the message.
+
+    Raises:
+        UsageError: it would be heard.
+    """
+    if not (listening.is_loopback or secure or insecure_http):
+        raise UsageError(
+            f"cannot listen on {listening.host}: found no TLS certificate, want one: {what} would be sent in the clear",
+            hint="give --tls-certificate and --tls-key; behind a proxy that speaks TLS, --insecure-http",
+        )
 
 
 def bind_api(host: str, port: int, *, secure: bool) -> Listening:

@@ -25,7 +25,7 @@ from functools import partial
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from enarx.errors import EnarxError, PlatformError, UsageError
-from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context
+from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context, require_both
 from enarx.serving.logs import Log
 from enarx.steward.api import make_app
 from enarx.steward.chambers import Chambers, make_undumpable
@@ -101,8 +101,7 @@ def serve(options: StewardOptions, *, log: Log, announce: Callable[[str], None],
         PlatformError: the port is busy, the folder another Steward's, or the database out of reach.
         VerificationError: the authority's certificate is not its key's, or has ended; or something of the log was taken away.
     """
-    if (options.tls_certificate is None) != (options.tls_key is None):
-        raise UsageError("cannot serve: found one of --tls-certificate and --tls-key, want both or neither")
+    require_both(options.tls_certificate, options.tls_key)
     if options.insecure_http and options.tls_certificate is not None:
         raise UsageError("cannot serve: found --insecure-http with --tls-certificate, want one of them")
     allow_many_files()
