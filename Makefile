@@ -13,6 +13,9 @@ HELLO := build/hello.wasm
 # The number of examples each fuzz and property test tries in `make soak`; CI takes a sample with the same seeds.
 SOAK_EXAMPLES ?= 100000
 
+# Tests are written again before they run, by each process of each run, where what came of it may not be kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 COMPILE := $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock" -q
 CASES ?=

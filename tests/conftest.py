@@ -40,6 +40,11 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run three tests on two processors: those of processes wait for half of their time."""
+    return (len(os.sched_getaffinity(0)) * 3 + 1) // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what is given most time, so that one process is not left alone with it at the end."""
 

@@ -19,7 +19,7 @@ from tests.soak import EXAMPLES
 
 pytestmark = pytest.mark.soak
 
-MACHINES = max(10, EXAMPLES // 1000)
+MACHINES = max(6, EXAMPLES // 1000)
 """100 in a full run."""
 
 KINDS = [("vtpm", MACHINES)]
