@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from enarx.cli import COMMANDS, load
+from enarx.cli.help import describe
 from enarx.cli.top import overview
 
 TOOLS = Path(__file__).parent
@@ -36,7 +37,7 @@ _PRESETS = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- end of presets -->)", 
 
 def helps() -> dict[str, str]:
     """Return the text of `--help` by command line."""
-    return {"enarx": overview()} | {f"enarx {name}": load(name).help() for name in COMMANDS}
+    return {"enarx": overview()} | {f"enarx {name}": describe(load(name)) for name in COMMANDS}
 
 
 def keys_table(section: str) -> str:

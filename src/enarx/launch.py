@@ -23,17 +23,19 @@ if sys.argv[1:2] == ["run"]:
         _name = f"/{sys.implementation.cache_tag}-{sys.hexversion:x}{sys.executable.replace('/', '%')}"
         _around = posix.lstat(_folder)
         _fd = posix.open(_folder + _name, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC)
-        _stat = posix.fstat(_fd)
-        _data = posix.read(_fd, min(_stat.st_size, 1 << 20))
-        posix.close(_fd)
-        if (
-            (_around.st_mode & 0o170077, _stat.st_mode & 0o170077, _stat.st_mtime_ns) == (0o040000, 0o100000, 0)
-            and _around.st_uid == _stat.st_uid == posix.geteuid()
-            and _folder[0] == "/"
-        ):
-            _code, _arguments = marshal.loads(_data)  # noqa: S302  # ours, or it is not believed
-            # `types` would be an import.
-            _loaded = type(lambda: 0)(_code, {})(*_arguments)  # type: ignore[misc]
+        try:
+            _stat = posix.fstat(_fd)
+            if (
+                (_around.st_mode & 0o170077, _stat.st_mode & 0o170077, _stat.st_mtime_ns) == (0o040000, 0o100000, 0)
+                and _around.st_uid == _stat.st_uid == posix.geteuid()
+                and _folder[0] == "/"
+            ):
+                # Without a name for what was read, its memory is soon used again.
+                _code, _arguments = marshal.loads(posix.read(_fd, min(_stat.st_size, 1 << 20)))  # noqa: S302  # ours
+                # `types` would be an import.
+                _loaded = type(lambda: 0)(_code, {})(*_arguments)  # type: ignore[misc]
+        finally:
+            posix.close(_fd)
     except Exception:  # noqa: BLE001  # whatever is wrong with it, there is a way without
         _loaded = False
 if not _loaded:

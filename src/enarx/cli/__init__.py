@@ -83,7 +83,9 @@ def main(argv: list[str], base: list[str] | None = None) -> int:
         command = load(name)
         parsed = command.parse(rest)
         if parsed is None:
-            ui.out(command.help())
+            from enarx.cli.help import describe
+
+            ui.out(describe(command))
             return 0
         verbose = parsed.flag("verbose")
         if base is not None and name == "run":

@@ -9,9 +9,10 @@ from enarx.cli.options import Command, Option, Parsed
 
 def _list(parsed: Parsed) -> int:
     from enarx.runtime.cache import Cache, default_root
+    from enarx.runtime.cache_keeping import list_entries
 
     root = default_root()
-    entries = Cache(root, ui.note if parsed.flag("verbose") else ui.silence).entries()
+    entries = list_entries(Cache(root, ui.note if parsed.flag("verbose") else ui.silence))
     if parsed.flag("json"):
         import json
 
@@ -24,10 +25,11 @@ def _list(parsed: Parsed) -> int:
     return 0
 
 
-def _clear(parsed: Parsed) -> int:
-    from enarx.runtime.cache import Cache, default_root
+def _clear(_: Parsed) -> int:
+    from enarx.runtime.cache import default_root
+    from enarx.runtime.cache_keeping import clear
 
-    removed = Cache(default_root(), ui.note if parsed.flag("verbose") else ui.silence).clear()
+    removed = clear(default_root())
     ui.note(f"removed {removed} compiled modules")
     return 0
 

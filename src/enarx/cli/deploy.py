@@ -11,8 +11,10 @@ from __future__ import annotations
 from enarx.cli import ui
 from enarx.cli.host_options import ACCESS, FETCHING, fetch_for, host_client, name_of, now, show_findings
 from enarx.cli.options import Command, Option, Parsed
-from enarx.cli.run import BACKENDS, PACKAGE_OPTIONS, fill_standard_descriptors, read_directory, read_overrides
+from enarx.cli.run import BACKENDS, PACKAGE_OPTIONS, fill_standard_descriptors
 from enarx.cli.run import COMMANDS as RUN
+from enarx.cli.traps import show_trap
+from enarx.cli.workload_options import read_directory, read_overrides
 from enarx.errors import EnarxError, TransportError, UsageError
 from enarx.host.backends import require_backend
 
@@ -315,7 +317,7 @@ def show_ended(ended: Ended, path: str) -> int:
 
         raise error_class(found.failure.kind)(found.failure.message, hint=found.failure.hint)
     if found.trap is not None:
-        ui.show_trap(path, found.trap)
+        show_trap(path, found.trap)
         status = _TRAP_STATUS
     elif found.status > _MAX_STATUS and not (ended.was_signalled and found.status in _SIGNAL_STATUSES):
         ui.note(

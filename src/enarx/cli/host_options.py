@@ -115,7 +115,7 @@ def show_findings(error: EnarxError) -> None:
     from enarx.cli.attest_text import explain, summarise
 
     colour = ui.wants_colour(sys.stderr)
-    ui._tell(summarise(result, f"{result.tee} evidence", colour=colour) + "\n")
+    ui.tell(summarise(result, f"{result.tee} evidence", colour=colour) + "\n")
     text = explain(result, everything=False, colour=colour)
     if text:
-        ui._tell(text + "\n")
+        ui.tell(text + "\n")

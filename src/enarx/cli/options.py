@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The description of a subcommand, which parses its arguments, prints its help and completes it in a shell.
+"""The description of a subcommand, which parses its arguments; `help` shows it and `completion` completes it in a shell.
 
 The standard library's parser costs more than a whole start of `enarx run`; what the contract needs is this: long
 options with `--name value` or `--name=value`, operands in any place before `--`, and everything after it untouched
@@ -49,16 +49,12 @@ class Option:
         self.environment = environment
         self.choices = choices
 
-    @property
-    def form(self) -> str:
-        """Return how it is written in help."""
-        return f"--{self.name}[={self.metavar}]" if self.optional else f"--{self.name} {self.metavar}".rstrip()
 
-
-_EVERYWHERE = (
+EVERYWHERE = (
     Option("verbose", "", "say more: causes of errors, what the cache did"),
     Option("help", "", "show this help"),
 )
+"""The options of every command."""
 
 
 class Parsed:
@@ -124,7 +120,7 @@ class Command:
         self.rest = rest
         self.summary = summary
         self.description = description
-        self.options = (*options, *_EVERYWHERE)
+        self.options = (*options, *EVERYWHERE)
         self.examples = examples
         self.run = run
 
@@ -195,32 +191,3 @@ class Command:
         nearest = get_close_matches(word.lstrip("-").partition("=")[0], options, n=1)
         hint = f"did you mean --{nearest[0]}?" if nearest else None
         return self._wrong(f"found {word}, which is no option of it", hint)
-
-    def usage(self) -> str:
-        """Return the line that shows how to call the command."""
-        words = ["enarx", self.name, *self.operands]
-        for option in self.options:
-            if option in _EVERYWHERE:
-                continue
-            form = option.form
-            words.append(f"[{form}]..." if option.repeat else f"[{form}]")
-        if self.rest:
-            words.append(f"[-- {self.rest}]")
-        return " ".join(words)
-
-    def help(self) -> str:
-        """Return the text of `--help`."""
-        import textwrap
-
-        lines = textwrap.wrap(self.usage(), 100, subsequent_indent="        ", break_on_hyphens=False)
-        lines = [f"usage: {lines[0]}", *lines[1:], "", self.description, "", "options:"]
-        for option in self.options:
-            form = option.form
-            summary = option.summary + (f" [${option.environment}]" if option.environment else "")
-            wrapped = textwrap.wrap(summary, 72)
-            lines.append(f"  {form:<24}{wrapped[0]}" if len(form) < 23 else f"  {form}\n{'':26}{wrapped[0]}")
-            lines += [f"{'':26}{line}" for line in wrapped[1:]]
-        lines += ["", "examples:"]
-        for example, what in self.examples:
-            lines += [f"  {example}", f"      {what}"]
-        return "\n".join(lines) + "\n"

@@ -16,13 +16,10 @@ from enarx.errors import EnarxError, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from enarx.deploy.package_source import OpenedPackage
-    from enarx.runtime.workload import Directory, Workload
-    from enarx.wire import EnarxToml
-    from enarx.wire.overrides import Overrides
+    from enarx.runtime.workload import Workload
 
 _MAIN = "main.wasm"
 _CONFIG = "Enarx.toml"
-_MAX_CONFIG_BYTES = 1_000_000
 _MAX_STATUS = 99
 _DIRECTORY, _FILE = 0o040000, 0o100000
 PACKAGE_OPTIONS = ("accept-new-digest", "decryption-key")
@@ -86,7 +83,9 @@ def _run_at(parsed: Parsed, opened: OpenedPackage | None, requested: str, backen
 
     outcome = run_workload(workload, cache, begin)
     if outcome.trap is not None:
-        ui.show_trap(module if opened is None else opened.name, outcome.trap)
+        from enarx.cli.traps import show_trap
+
+        show_trap(module if opened is None else opened.name, outcome.trap)
     elif outcome.status > _MAX_STATUS:
         ui.note(
             f"the workload ended with status {outcome.status}; ending with {_MAX_STATUS}, since what is above is ours"
@@ -131,15 +130,16 @@ def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
     """Put the configuration file and the options over it together."""
     from enarx.runtime.workload import Limits, Tls, Workload, standard_files
 
-    toml = None if config is None else _read_config(config)
-    if toml is None and len(parsed.values) == parsed.flag("backend") + parsed.flag("verbose"):
+    if config is None and len(parsed.values) == parsed.flag("backend") + parsed.flag("verbose"):
         # Nothing is said at all: what holds then needs no records.
         return Workload(
             module, args=parsed.rest or (), files=standard_files(), announce_files=False, limits=Limits(), tls=Tls()
         )
+    from enarx.cli.workload_options import read_config, read_directory, read_overrides
     from enarx.runtime.from_toml import make_workload
     from enarx.wire.overrides import apply_overrides, require_steward
 
+    toml = None if config is None else read_config(config)
     dirs = [read_directory(word) for word in parsed.all("dir")]
     effective = apply_overrides(toml, read_overrides(parsed))
     require_steward(effective, has_steward=False)
@@ -150,86 +150,6 @@ def _workload(parsed: Parsed, module: str, config: str | None) -> Workload:
         folder=(config or "").rpartition("/")[0],
         dirs=dirs,
     )
-
-
-def _read_config(path: str) -> EnarxToml:
-    from enarx.errors import ConfigError
-    from enarx.wire import decode_enarx_toml
-
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration: {path}: {error.strerror}", path=path) from error
-    return decode_enarx_toml(data, path=path)
-
-
-def read_overrides(parsed: Parsed) -> Overrides:
-    """Return what the workload options say, but for --dir.
-
-    Raises:
-        UsageError, ConfigError: a value of another form.
-    """
-    from enarx.wire.overrides import Overrides
-    from enarx.wire.units import parse_duration, parse_size
-
-    limits: dict[str, float] = {}
-    if (text := parsed.value("memory")) is not None:
-        limits["memory-bytes"] = parse_size(text, name="--memory")
-    if (text := parsed.value("timeout")) is not None:
-        limits["timeout-ms"] = parse_duration(text, name="--timeout") * 1000
-    if (text := parsed.value("output")) is not None:
-        limits["output-bytes"] = parse_size(text, name="--output")
-    for name in ("fuel", "open-files"):
-        if (text := parsed.value(name)) is not None:
-            limits[name] = _count(name, text)
-    return Overrides(
-        arguments=parsed.rest,
-        environment=[_variable(word) for word in parsed.all("env")],
-        listen=[_listen(word) for word in parsed.all("listen")],
-        limits=limits,
-    )
-
-
-def _variable(word: str) -> tuple[str, str]:
-    name, equals, value = word.partition("=")
-    if not equals or not name:
-        raise UsageError(f"cannot run: --env: found {word}, want NAME=VALUE")
-    return name, value
-
-
-def read_directory(word: str) -> Directory:
-    """Read what `--dir` is given: `HOST::GUEST`, with `::ro` after it for one that is only read.
-
-    Raises:
-        UsageError: it is something else, or there is no such directory.
-    """
-    from enarx.runtime.workload import Directory
-
-    host, colons, guest = word.partition("::")
-    guest, read_only, rest = guest.partition("::")
-    if not colons or not host or not guest or (read_only and rest != "ro"):
-        raise UsageError(f"cannot run: --dir: found {word}, want HOST::GUEST or HOST::GUEST::ro")
-    if not _is(host, _DIRECTORY):
-        raise UsageError(f"cannot run: --dir: {host}: found no such directory")
-    return Directory(host, guest, read_only=bool(read_only))
-
-
-def _count(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 19 or not 1 <= int(text) < 1 << 63:
-        raise UsageError(f"cannot run: --{name}: found {text}, want a number from 1 to {(1 << 63) - 1}")
-    return int(text)
-
-
-def _listen(word: str) -> tuple[str, str, int]:
-    """Return name, protocol (empty: the entry's own) and port."""
-    name, _, where = word.partition("=")
-    prot, colon, port = where.rpartition(":")
-    named = name and ":" not in name and name.isprintable()
-    numbered = port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535
-    if not named or not numbered or (colon and prot not in {"tcp", "tls"}):
-        raise UsageError(f"cannot run: --listen: found {word}, want NAME=PORT, NAME=tls:PORT or NAME=tcp:PORT")
-    return name, prot, int(port)
 
 
 COMMANDS = {

@@ -88,7 +88,7 @@ def load(
     loaded = sys.modules
     spaces = {}
     # A package comes after some of its modules in the order of running, so all of them are there before any runs.
-    for name, path, package, _ in sorted(modules, key=lambda entry: entry[0]):
+    for name, path, package, _ in sorted(modules):
         module = loaded[name] = type(sys)(name)
         spaces[name] = space = module.__dict__
         space["__spec__"] = spec = ModuleSpec(name, None, origin=path, is_package=package)
@@ -197,7 +197,8 @@ def _make(
 def _compile(text: bytes, path: str) -> CodeType:
     """Compile a module without what a start never reads.
 
-    That is docstrings, annotations with the imports they need, and columns, which only mark a place in a traceback's line.
+    That is docstrings, annotations with the imports they need, columns, which only mark a place in a traceback's line, and
+    qualified names.
     """
     import ast
 
@@ -210,8 +211,13 @@ def _compile(text: bytes, path: str) -> CodeType:
             node.annotation = None
         if isinstance(node, ast.stmt | ast.expr):
             node.end_lineno, node.col_offset, node.end_col_offset = node.lineno, -1, -1
-    code: CodeType = compile(tree, path, "exec", flags=annotations.compiler_flag, dont_inherit=True, optimize=2)
-    return code
+    return _shorten(compile(tree, path, "exec", flags=annotations.compiler_flag, dont_inherit=True, optimize=2))
+
+
+def _shorten(code: CodeType) -> CodeType:
+    """Leave out the qualified names of functions, which only their `repr` shows."""
+    consts = (_shorten(const) if isinstance(const, type(code)) else const for const in code.co_consts)
+    return code.replace(co_qualname=code.co_name, co_consts=tuple(consts))
 
 
 def _is_for_annotations(node: ast.stmt) -> bool:

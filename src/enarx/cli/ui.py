@@ -31,7 +31,7 @@ def _write(fd: int, text: str) -> None:
             select.select((), (fd,), ())
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """Write to stderr. Where that fails nobody can be told, and the status says what there is to say."""
     try:
         _write(2, text)
@@ -41,6 +41,8 @@ def _tell(text: str) -> None:
 
 def printable(text: str) -> str:
     """Replace control characters, so that no name from elsewhere can move a terminal's cursor."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -68,7 +70,7 @@ def out(text: str) -> None:
 
 def note(text: str) -> None:
     """Tell the person in front of the terminal."""
-    _tell(f"enarx: {printable(text)}\n")
+    tell(f"enarx: {printable(text)}\n")
 
 
 def silence(_: str) -> None:
@@ -84,31 +86,17 @@ def show_error(error: EnarxError, *, verbose: bool = False) -> None:
         cause = cause.__cause__
     if error.hint:
         lines.append(f"hint: {printable(error.hint)}")
-    _tell("\n".join(lines) + "\n")
+    tell("\n".join(lines) + "\n")
 
 
 def show_bug() -> None:
     """Print what a bug report needs."""
     import traceback
 
-    _tell(traceback.format_exc())
-    _tell("enarx: this is a bug in enarx; the lines above say where\n")
-
-
-def show_trap(path: str, text: str) -> None:
-    """Print how a workload trapped: the reason in our one line, then the WebAssembly backtrace."""
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    frames = [line.strip() for line in lines if line.strip()[:1].isdigit() and "- " in line and "!" in line]
-    reasons = [line.strip() for line in lines if line.strip() not in frames]
-    reason = next((line for line in reversed(reasons) if line.startswith(("wasm trap:", "0: wasm trap:"))), None)
-    if reason is None:
-        reason = reasons[-1] if reasons else "no reason given"
-    reason = reason.removeprefix("0: ").removeprefix("1: ").removeprefix("2: ").removeprefix("wasm trap: ")
-    shown = [f"enarx: workload trapped: {printable(path)}: {printable(reason)}"]
-    shown += [f"    {printable(frame)}" for frame in frames]
-    _tell("\n".join(shown) + "\n")
+    tell(traceback.format_exc())
+    tell("enarx: this is a bug in enarx; the lines above say where\n")
 
 
 def show_hint(text: str) -> None:
     """Print a next step that belongs to no error of ours."""
-    _tell(f"hint: {printable(text)}\n")
+    tell(f"hint: {printable(text)}\n")

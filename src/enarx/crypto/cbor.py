@@ -35,6 +35,8 @@ MAX_ITEMS = 1 << 16
 _BREAK = 0xFF
 _TOO_LARGE = 1 << 62
 _KEYS = frozenset({int, str, bytes})
+# The numbers that are all head. Keys of other types that are equal to one of them are refused before.
+_SMALL = frozenset(range(24))
 # How long the head of a small argument is.
 _HEAD_SIZES = b"\1" * 24 + b"\2" * 232 + b"\3" * (65536 - 256)
 # How many bytes of argument follow a head, by its lower bits.
@@ -227,7 +229,11 @@ def _size(value: Any) -> int:
     if kind is dict:
         if not _KEYS.issuperset(map(type, value)):
             raise TypeError(f"a key that is {next(type(key).__name__ for key in value if type(key) not in _KEYS)}")
-        total, items = _head_size(len(value)), (*value, *value.values())
+        total = _head_size(len(value))
+        if value.keys() <= _SMALL:
+            total, items = total + len(value), value.values()
+        else:
+            items = (*value, *value.values())
     elif kind is list:
         total, items = _head_size(len(value)), value
     elif kind is Tagged:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from enarx.crypto.cbor import Tagged, decode_untrusted, encode, read_tag_untrusted
+from enarx.crypto.cbor import Tagged, decode_untrusted, encode, encode_head, read_tag_untrusted
 from enarx.errors import DecodeError
 
 __all__ = [
@@ -298,4 +298,7 @@ def encode_key(key: PublicKey) -> bytes:
 
 def _to_be_signed(protected: bytes, payload: bytes, external_aad: bytes) -> bytes:
     # An empty protected header is signed as an empty string (RFC 9052 section 4.4), which is how it must arrive as well.
-    return b"\x84\x6aSignature1" + encode(protected) + encode(external_aad) + encode(payload)
+    parts: list[bytes] = [b"\x84\x6aSignature1"]
+    for part in (protected, external_aad, payload):
+        parts += encode_head(2, len(part)), part
+    return b"".join(parts)

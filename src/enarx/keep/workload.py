@@ -25,6 +25,7 @@ from enarx.keep.workload_start import CONTROL_FD, Ended, Started, encode_word, p
 from enarx.runtime import overlay_paths, run_workload
 from enarx.runtime.cache import MODULE, Artefact, Cache
 from enarx.runtime.from_toml import make_workload
+from enarx.runtime.preview1 import calls, configured
 from enarx.runtime.watch import watch
 from enarx.wire.records import ListenFile
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from enarx.runtime.identity import Identity
 
 __all__ = ["main"]
+
+# What a workload would load at its first call for it: nothing is read from files then.
+_AHEAD = (calls, configured)
 
 _MAIN = "main.wasm"
 _MAX_FDS = 1 << 20

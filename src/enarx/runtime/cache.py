@@ -26,17 +26,11 @@ from enarx.runtime import capi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 MODULE = "module"
 COMPONENT = "component"
-MAX_MODULE_BYTES = 256 << 20
-MAX_CACHE_BYTES = 4 << 30
 _NOTE_BYTES = 256
-# A file this young may be written again within the resolution of its times: its digest is not remembered.
-_SETTLED_NS = 50_000_000
-# What a run that was killed left half written; whoever still writes it after so long has no use for it either.
-_STALE_NS = 3600 * 1_000_000_000
 
 
 class Artefact:
@@ -71,7 +65,8 @@ def default_root() -> str | None:
         return None
 
 
-def _identity(stat: posix.stat_result) -> str:
+def identity(stat: posix.stat_result) -> str:
+    """Return what tells a file as it is from every other, and from what it was or will be."""
     return f"{stat.st_dev:x}-{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}"
 
 
@@ -105,15 +100,6 @@ def _read_note(path: str) -> list[str] | None:
         posix.close(fd)
 
 
-def _remove(path: str) -> None:
-    """Remove an artefact and its seal; another run may have been faster."""
-    import contextlib
-
-    for name in (path.removesuffix(".cwasm") + ".seal", path):
-        with contextlib.suppress(FileNotFoundError):
-            posix.unlink(name)
-
-
 class Cache:
     """The cache of one user on one machine.
 
@@ -129,10 +115,10 @@ class Cache:
     def __init__(
         self, root: str | None, say: Callable[[str], None], *, before_compiling: Callable[[], None] = lambda: None
     ) -> None:
-        self._say = say
-        self._before_compiling = before_compiling
+        self.say = say
+        self.before_compiling = before_compiling
         self.root = root
-        self._dir = ""
+        self.folder = ""
         if root is None:
             say("cache: no home directory, so compiled modules are not kept")
             return
@@ -140,16 +126,10 @@ class Cache:
         try:
             require_private(folder)
         except FileNotFoundError:
-            import os
+            from enarx.runtime.cache_keeping import make_folder
 
             try:
-                os.makedirs(root, mode=0o700, exist_ok=True)
-                for made in (folder, f"{folder}/seen"):
-                    try:
-                        # And none above it: somebody may clear the cache meanwhile, and that would be made open to others.
-                        os.mkdir(made, mode=0o700)
-                    except FileExistsError:
-                        continue
+                make_folder(folder)
             except OSError as error:
                 say(f"cache: cannot make {folder}: {error.strerror}, so compiled modules are not kept")
                 return
@@ -157,11 +137,11 @@ class Cache:
         except OSError as error:
             say(f"cache: cannot look at {folder}: {error.strerror}, so compiled modules are not kept")
             return
-        self._dir = folder
+        self.folder = folder
 
     def apart(self) -> Cache:
         """Return a cache that keeps nothing: what it compiles cannot be taken away by another run."""
-        return Cache(None, lambda _: None, before_compiling=self._before_compiling)
+        return Cache(None, lambda _: None, before_compiling=self.before_compiling)
 
     def find(self, path: str, *, fuel: bool = False, remember: bool = True) -> Artefact:
         """Return the compiled form of a source file, compiling it if that has to be.
@@ -184,166 +164,36 @@ class Cache:
         try:
             stat = posix.fstat(fd)
             suffix = "-fuel" if fuel else ""
-            seen = f"{self._dir}/seen/{_identity(stat)}"
-            if self._dir and remember:
+            seen = f"{self.folder}/seen/{identity(stat)}"
+            if self.folder and remember:
                 note = _read_note(seen)
-                if note is not None and len(note) == 1 and (found := self._sealed(note[0] + suffix)):
+                if note is not None and len(note) == 1 and (found := self.sealed(note[0] + suffix)):
                     return found
-            return self._compile(fd, stat, path, suffix, seen if remember else "")
+            from enarx.runtime.cache_keeping import compile_and_keep
+
+            return compile_and_keep(self, fd, path, fuel=fuel, seen=seen if remember else "")
         finally:
             posix.close(fd)
 
-    def _sealed(self, name: str) -> Artefact | None:
-        seal = _read_note(f"{self._dir}/{name}.seal")
+    def sealed(self, name: str) -> Artefact | None:
+        """Return an artefact by its name, if it is as it was written."""
+        seal = _read_note(f"{self.folder}/{name}.seal")
         if seal is None or len(seal) != 2:
             return None
-        path = f"{self._dir}/{name}.cwasm"
+        path = f"{self.folder}/{name}.cwasm"
         try:
             stat = posix.lstat(path)
         except OSError:
             return None
-        if stat.st_uid != posix.geteuid() or stat.st_mode & 0o170022 != 0o100000 or _identity(stat) != seal[1]:
-            self._say(f"cache: {path} is not as it was written; compiling again")
+        if stat.st_uid != posix.geteuid() or stat.st_mode & 0o170022 != 0o100000 or identity(stat) != seal[1]:
+            self.say(f"cache: {path} is not as it was written; compiling again")
             return None
         return Artefact(path, seal[0])
 
     def discard(self, artefact: Artefact) -> None:
         """Remove an artefact that the engine refused to map."""
         if not artefact.temporary:
-            self._say(f"cache: the engine refuses {artefact.path}; compiling again")
-            _remove(artefact.path)
+            self.say(f"cache: the engine refuses {artefact.path}; compiling again")
+            from enarx.runtime.cache_keeping import remove
 
-    def _compile(self, fd: int, before: posix.stat_result, path: str, suffix: str, seen: str) -> Artefact:
-        import time
-
-        from enarx.runtime import compiling
-
-        source = compiling.read_source(fd, path, MAX_MODULE_BYTES)
-        digest = compiling.digest(source)
-        artefact = self._sealed(digest + suffix) if self._dir else None
-        if artefact is None:
-            self._before_compiling()
-            kind, code = compiling.compile_source(source, path, fuel=bool(suffix))
-            artefact = self._store(digest + suffix, kind, code)
-        after = posix.fstat(fd)
-        settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
-        # What comes out of a pipe or a device has no identity.
-        regular = after.st_mode & 0o170000 == 0o100000
-        if seen and regular and not artefact.temporary and settled and _identity(before) == _identity(after):
-            try:
-                self._write(seen, digest.encode())
-            except OSError as error:
-                self._say(f"cache: cannot remember {path}: {error.strerror}")
-        return artefact
-
-    def _store(self, name: str, kind: str, code: bytes) -> Artefact:
-        if self._dir:
-            path = f"{self._dir}/{name}.cwasm"
-            try:
-                self._prune(len(code))
-                self._write(path, code)
-                self._seal(name, kind, path)
-            except OSError as error:
-                self._say(f"cache: cannot keep {path}: {error.strerror}")
-            else:
-                return Artefact(path, kind)
-        import os
-
-        # A file without a name, which is gone with the process however that ends.
-        fd = os.memfd_create("enarx")
-        with open(fd, "wb", closefd=False) as file:
-            file.write(code)
-        return Artefact(f"/proc/self/fd/{fd}", kind, temporary=True)
-
-    def _seal(self, name: str, kind: str, path: str) -> None:
-        """Seal what is there, and again if another run put the same code there meanwhile: the last seal has to fit."""
-        sealed = ""
-        while sealed != (found := _identity(posix.lstat(path))):
-            self._write(f"{self._dir}/{name}.seal", f"{kind} {found}".encode())
-            sealed = found
-
-    def _write(self, path: str, data: bytes) -> None:
-        # Not the process's number, which is another container's too when the two share a home.
-        temporary = f"{path}.{posix.urandom(8).hex()}.tmp"
-        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-            posix.rename(temporary, path)
-        except OSError:
-            posix.unlink(temporary)
-            raise
-
-    def _prune(self, incoming: int) -> None:
-        """Remove the artefacts unused for longest until the next one fits, and what others left half written."""
-        import time
-
-        for path, stat in self._files(".tmp"):
-            if time.time_ns() - stat.st_mtime_ns > _STALE_NS:
-                _remove(path)
-        entries = sorted((stat.st_atime_ns, stat.st_size, path) for path, stat in self._files(".cwasm"))
-        total = incoming + sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if total <= MAX_CACHE_BYTES:
-                return
-            self._say(f"cache: removing {path} to make room")
-            _remove(path)
-            total -= size
-
-    def _files(self, suffix: str) -> Iterator[tuple[str, posix.stat_result]]:
-        """Yield path and status of the files with a suffix; another run may be removing them."""
-        try:
-            names = posix.listdir(self._dir)
-        except FileNotFoundError:
-            return
-        for name in names:
-            if name.endswith(suffix):
-                try:
-                    yield f"{self._dir}/{name}", posix.lstat(f"{self._dir}/{name}")
-                except FileNotFoundError:
-                    continue
-
-    def entries(self) -> list[tuple[str, str, int]]:
-        """Return name, kind and size in bytes of every artefact of this engine version, sorted by name."""
-        if not self._dir:
-            return []
-        found = []
-        for path, stat in self._files(".cwasm"):
-            name = path.rpartition("/")[2].removesuffix(".cwasm")
-            artefact = self._sealed(name)
-            found.append((name, artefact.kind if artefact else "not sealed", stat.st_size))
-        return sorted(found)
-
-    def clear(self) -> int:
-        """Remove every compiled module, of every engine version, the start images and what was fetched of packages.
-
-        Returns:
-            how many modules there were.
-
-        Raises:
-            PlatformError: a directory that is not ours alone, of which nothing is touched; or one that cannot be
-                removed, perhaps because a run is filling it.
-        """
-        import os
-
-        if self.root is None or not os.path.isdir(self.root):
-            return 0
-        removed = 0
-        for version in sorted(posix.listdir(self.root)):
-            folder = f"{self.root}/{version}"
-            if not version.startswith(("modules-", "start", "packages")) or not os.path.isdir(folder):
-                continue
-            require_private(folder)
-            try:
-                for parent, folders, files in os.walk(folder, topdown=False):
-                    for name in [*files, *folders]:
-                        path = f"{parent}/{name}"
-                        if posix.lstat(path).st_mode & 0o170000 == 0o040000:
-                            posix.rmdir(path)
-                        else:
-                            posix.unlink(path)
-                            removed += name.endswith(".cwasm")
-                posix.rmdir(folder)
-            except OSError as error:
-                raise PlatformError(f"cannot clear the cache: {error.filename}: {error.strerror}") from error
-        return removed
+            remove(artefact.path)

@@ -71,7 +71,7 @@ def _size(key: Any) -> int:
     if kind is bytes:
         return len(key)
     if isinstance(key, (tuple, frozenset)):
-        return sum([len(each) if type(each) is bytes else _size(each) for each in key])
+        return sum([len(each) if type(each) is bytes else 0 if type(each) is str else _size(each) for each in key])
     if kind is str:
         return 0
     # A record, like `IntelCollateral`.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -295,27 +296,27 @@ _RULES = (
     _rule(
         "implementation_id",
         "the platform is of an accepted implementation",
-        lambda token: token.platform.implementation_id,
+        attrgetter("platform.implementation_id"),
         Digests(32),
     ),
     _rule(
         "instance_id",
         "the platform is one that is accepted",
-        lambda token: token.platform.instance_id,
+        attrgetter("platform.instance_id"),
         Digests(33),
         strict='{ skip = "any platform whose key is a trust anchor" }',
     ),
-    _rule("config", "the platform's configuration is accepted", lambda token: token.platform.config, Digests(None)),
+    _rule("config", "the platform's configuration is accepted", attrgetter("platform.config"), Digests(None)),
     _rule(
         "sw_components",
         "each component of the platform's firmware is known",
-        lambda token: token.platform.sw_components,
+        attrgetter("platform.sw_components"),
         _Components(),
     ),
     _rule(
         "platform_profile",
         "the platform token's profile is accepted",
-        lambda token: token.platform.profile,
+        attrgetter("platform.profile"),
         Words(LEGACY_PROFILE, PLATFORM_PROFILE),
         strict=f'["{LEGACY_PROFILE}", "{PLATFORM_PROFILE}"]',
     ),
@@ -329,39 +330,37 @@ _RULES = (
     _rule(
         "platform_hash_algorithm",
         "the platform measures with an accepted algorithm",
-        lambda token: token.platform.hash_algorithm,
+        attrgetter("platform.hash_algorithm"),
         _ALGORITHM_WORDS,
         strict=_ANY_ALGORITHM,
     ),
     _rule(
         "realm_hash_algorithm",
         "the realm is measured with an accepted algorithm",
-        lambda token: token.realm.hash_algorithm,
+        attrgetter("realm.hash_algorithm"),
         _ALGORITHM_WORDS,
         strict=_ANY_ALGORITHM,
     ),
     _rule(
         "rak_hash_algorithm",
         "the realm's key is bound with an accepted algorithm",
-        lambda token: token.realm.public_key_hash_algorithm,
+        attrgetter("realm.public_key_hash_algorithm"),
         _ALGORITHM_WORDS,
         strict=_ANY_ALGORITHM,
     ),
-    _rule(
-        "rim", "the realm's initial measurement is known", lambda token: token.realm.initial_measurement, Digests(None)
-    ),
+    _rule("rim", "the realm's initial measurement is known", attrgetter("realm.initial_measurement"), Digests(None)),
     *(_rem_rule(index) for index in range(4)),
     _rule(
         "personalization",
         "the realm's personalization value is known",
-        lambda token: token.realm.personalization,
+        attrgetter("realm.personalization"),
         Digests(64),
         strict='{ skip = "nothing is bound in it" }',
     ),
     _rule(
         "nonce",
         "the realm's challenge is the caller's",
-        lambda token: token.realm.challenge,
+        attrgetter("realm.challenge"),
         Freshness(64),
         strict='"from-caller"',
     ),

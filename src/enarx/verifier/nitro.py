@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from cryptography import x509
@@ -116,7 +117,7 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
         except DecodeError as error:
             return str(error)
 
-    leaf = setting.cache.remember(("nitro.certificate", document.certificate, document.cabundle), look)
+    leaf = setting.cache.remember(("nitro.certificate", document.certificate, *document.cabundle), look)
     is_signed = False
     if isinstance(leaf, str):
         malformed = leaf
@@ -363,7 +364,7 @@ _RULES = (
     _rule(
         "digest",
         "the registers were made with an accepted algorithm",
-        lambda claims: claims.document.digest,
+        attrgetter("document.digest"),
         Words(*DIGEST_BYTES),
         strict='["SHA384"]',
         baseline=OneOf("SHA384"),
@@ -371,21 +372,21 @@ _RULES = (
     _rule(
         "module_id",
         "it is of an instance that is accepted",
-        lambda claims: claims.document.module_id,
+        attrgetter("document.module_id"),
         _Names(),
         strict='{ skip = "any instance may run it" }',
     ),
     _rule(
         "max_age_s",
         "it was signed at most so many seconds ago",
-        lambda claims: claims.age_s,
+        attrgetter("age_s"),
         Maximum(_LONGEST_AGE_S),
         strict="300",
     ),
     _rule(
         "nonce",
         "it answers the caller's challenge",
-        lambda claims: claims.document.nonce,
+        attrgetter("document.nonce"),
         Freshness(None),
         strict='"from-caller"',
     ),
@@ -406,7 +407,7 @@ _RULES = (
     _rule(
         "revocation",
         "the issuers' revocation lists were looked at",
-        lambda claims: claims.revocation,
+        attrgetter("revocation"),
         Words("checked", "not checked"),
         strict='{ skip = "the certificates live for hours to days, and AWS does not hand out the lists with the document" }',
         spec="RFC 5280 6.3",

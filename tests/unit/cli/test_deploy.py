@@ -11,6 +11,7 @@ import pytest
 
 from enarx.cli import deploy, exit_status, load
 from enarx.cli.deploy import _copy_receipt, show_ended
+from enarx.cli.help import describe_usage
 from enarx.deploy.host_client import HostKeep, HostReason
 from enarx.deploy.session import Ended
 from enarx.errors import ConfigError, DecodeError, EnarxError, KeepError, TransportError, UsageError
@@ -119,7 +120,7 @@ def test_an_optional_value_follows_an_equals_sign_only(word, value):
     parsed = load("deploy").parse([word, "app.wasm"])
     assert parsed.value("insecure-accept-emulated") == value
     assert parsed.operands == ["app.wasm"]
-    assert "[--insecure-accept-emulated[=ROOT-SHA256]]" in load("deploy").usage()
+    assert "[--insecure-accept-emulated[=ROOT-SHA256]]" in describe_usage(load("deploy"))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import threading
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,29 +57,3 @@ def test_more_than_a_pipe_holds_is_written_whole(monkeypatch):
     os.close(write_end)
     reader.join(20)
     assert len(got[0]) == 300_000
-
-
-TRAP = """error while executing at wasm backtrace:
-    0:     0x35 - app.wasm!inner
-    1:     0x3a - app.wasm!outer\x1b[0m
-
-Caused by:
-    wasm trap: integer divide by zero
-"""
-
-
-def test_a_trap_is_its_reason_and_the_backtrace(capfd):
-    ui.show_trap("app.wasm", TRAP)
-    assert capfd.readouterr().err.splitlines() == [
-        "enarx: workload trapped: app.wasm: integer divide by zero",
-        "    0:     0x35 - app.wasm!inner",
-        "    1:     0x3a - app.wasm!outer\N{REPLACEMENT CHARACTER}[0m",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"), [("", "no reason given"), ("\n \n", "no reason given"), ("told\n", "told")]
-)
-def test_a_trap_without_a_backtrace_has_a_reason(capfd, text, reason):
-    ui.show_trap("app.wasm", text)
-    assert capfd.readouterr().err == f"enarx: workload trapped: app.wasm: {reason}\n"

@@ -4,81 +4,24 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from enarx import __version__
 from enarx.errors import ConfigError, DecodeError, PlatformError
 from enarx.runtime import cache as cache_module
-from enarx.runtime import capi, compiling, run_workload
-from enarx.runtime.cache import COMPONENT, MODULE, Artefact, Cache, default_root
+from enarx.runtime import cache_keeping as keeping
+from enarx.runtime import compiling, run_workload
+from enarx.runtime.cache import MODULE, Artefact, Cache, default_root, identity
 from enarx.runtime.workload import File, Limits, Tls, Workload
 
-FOLDER = f"modules-{capi.ENGINE_VERSION}-{__version__}"
-TEXT = '(module (func (export "_start")))'
+from .conftest import FOLDER, TEXT, files, make
+
 OTHER_TEXT = '(module (memory 1) (func (export "_start")))'
 OLD_NS = 1_600_000_000 * 1_000_000_000
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-
-
-class Said(list):
-    """What the cache said; called with a line."""
-
-    def __call__(self, line):
-        self.append(line)
-
-
-@pytest.fixture
-def said():
-    return Said()
-
-
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "home/.cache/enarx"
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A module whose times have settled, as far as the cache can be made to believe."""
-    path = tmp_path / "app.wat"
-    path.write_text(TEXT)
-    return path
-
-
-@pytest.fixture
-def settled(monkeypatch):
-    """Every file is old enough for its digest to be remembered; the change time cannot be set from outside."""
-    monkeypatch.setattr(cache_module, "_SETTLED_NS", -(1 << 62))
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """The sources that were really compiled."""
-    seen = []
-    real = compiling.compile_source
-
-    def compile_source(source, path, *, fuel):
-        seen.append(source)
-        return real(source, path, fuel=fuel)
-
-    monkeypatch.setattr(compiling, "compile_source", compile_source)
-    return seen
-
-
-def files(root):
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-
-
-def make(root, said):
-    return Cache(str(root), said)
 
 
 def test_the_layout_is_private_and_what_it_says(root, said, source, settled):
@@ -99,7 +42,7 @@ def test_an_unchanged_file_is_compiled_once_and_then_not_even_read(root, said, s
 
 
 def test_a_file_that_is_too_young_is_read_again(root, said, source, compiled, monkeypatch):
-    monkeypatch.setattr(cache_module, "_SETTLED_NS", 1 << 62)
+    monkeypatch.setattr(keeping, "_SETTLED_NS", 1 << 62)
     make(root, said).find(str(source))
     assert list((root / FOLDER / "seen").iterdir()) == []
     make(root, said).find(str(source))
@@ -109,10 +52,10 @@ def test_a_file_that_is_too_young_is_read_again(root, said, source, compiled, mo
 def test_the_young_are_told_by_either_time(root, said, source, monkeypatch):
     """A modification time can be set by anybody; the change time is the kernel's."""
     os.utime(source, ns=(OLD_NS, OLD_NS))
-    monkeypatch.setattr(cache_module, "_SETTLED_NS", 1 << 60)
+    monkeypatch.setattr(keeping, "_SETTLED_NS", 1 << 60)
     make(root, said).find(str(source))
     assert list((root / FOLDER / "seen").iterdir()) == []
-    monkeypatch.setattr(cache_module, "_SETTLED_NS", 50_000_000)
+    monkeypatch.setattr(keeping, "_SETTLED_NS", 50_000_000)
     os.utime(source, ns=(time.time_ns() + (1 << 50), time.time_ns() + (1 << 50)))
     make(root, said).find(str(source))
     assert list((root / FOLDER / "seen").iterdir()) == []
@@ -239,7 +182,7 @@ def test_refuses_a_directory_that_others_can_enter(root, said, mode):
     with pytest.raises(PlatformError, match=f"mode {mode:04o}, want .* 0700"):
         make(root, said)
     with pytest.raises(PlatformError):
-        Cache.clear(type("Root", (), {"root": str(root)})())
+        keeping.clear(str(root))
 
 
 @root_only
@@ -287,7 +230,7 @@ def test_without_a_home_nothing_is_left_behind(said, source, tmp_path, monkeypat
     before = sorted(tmp_path.iterdir())
     made = Cache(None, said)
     assert made.find(str(source)).temporary
-    assert (made.entries(), made.clear()) == ([], 0)
+    assert (keeping.list_entries(made), keeping.clear(made.root)) == ([], 0)
     assert sorted(tmp_path.iterdir()) == before
     assert "no home directory" in said[0]
 
@@ -308,7 +251,7 @@ def test_an_artefact_that_the_engine_refuses_is_made_again(root, said, source, s
         # As an engine with another configuration would have left it: whole, sealed and of no use.
         cwasm.write_bytes(b"\x7fELF" + bytes(100))
         seal = cwasm.with_suffix(".seal")
-        seal.write_text(f"{MODULE} {cache_module._identity(cwasm.lstat())}")
+        seal.write_text(f"{MODULE} {identity(cwasm.lstat())}")
     assert run_workload(workload(source), made, lambda: None).status == 0
     assert len(compiled) == 6
     assert any("the engine refuses" in line for line in said)
@@ -317,165 +260,6 @@ def test_an_artefact_that_the_engine_refuses_is_made_again(root, said, source, s
 def test_discarding_what_is_in_memory_alone_touches_nothing(root, said):
     make(root, said).discard(Artefact("/proc/self/fd/0", MODULE, temporary=True))
     assert said == []
-
-
-def test_a_full_disk_is_said_and_survived(root, source, tmp_path):
-    """A process whose files may have no more than a few bytes can keep nothing, and leaves nothing half written."""
-    code = f"""
-import sys
-from enarx.runtime.cache import Cache
-said = []
-cache = Cache({str(root)!r}, said.append)
-found = cache.find({str(source)!r})
-assert found.temporary, found.path
-assert any("cannot keep" in line for line in said), said
-"""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    # memfd counts as a file too, so that only the half that fails first can be seen this way.
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code], preexec_fn=limit, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0 or "File too large" in done.stderr, done.stderr
-    assert files(root) == []
-
-
-def test_no_room_for_the_note_or_the_seal_is_said(root, said, source, settled, monkeypatch):
-    real = Cache._write
-
-    def write(self, path, data):
-        if path.endswith(".seal") or "/seen/" in path:
-            raise OSError(28, "No space left on device")
-        real(self, path, data)
-
-    monkeypatch.setattr(Cache, "_write", write)
-    assert make(root, said).find(str(source)).temporary
-    assert "cannot keep" in said[0]
-    monkeypatch.setattr(
-        Cache,
-        "_write",
-        lambda self, path, data: ("/seen/" in path and write(self, path, data)) or real(self, path, data),
-    )
-    assert not make(root, said).find(str(source)).temporary
-    assert "cannot remember" in said[-1]
-
-
-def test_writers_at_the_same_time_all_find_a_whole_artefact(root, tmp_path):
-    """Processes, because that is what concurrent runs are."""
-    sources = []
-    for n in range(3):
-        sources.append(tmp_path / f"{n}.wat")
-        sources[-1].write_text(f'(module (func (export "_start") (drop (i32.const {n}))))')
-    code = (
-        "import sys\nfrom enarx.runtime.cache import Cache\n"
-        "cache = Cache(sys.argv[1], lambda line: None)\n"
-        "for path in sys.argv[2:]:\n    print(cache.find(path).path, open(cache.find(path).path, 'rb').read(4))\n"
-    )
-    command = [sys.executable, "-c", code, str(root), *map(str, sources)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    printed = {process.communicate(timeout=60)[0] for process in running}
-    assert all(process.returncode == 0 for process in running)
-    assert len(printed) == 1
-    assert not [name for name in files(root) if name.endswith(".tmp")]
-
-
-def test_the_least_used_give_way(root, said, tmp_path, monkeypatch):
-    made = make(root, said)
-    paths = []
-    for n in range(4):
-        path = tmp_path / f"{n}.wat"
-        path.write_text(f'(module (func (export "_start") (drop (i32.const {n}))))')
-        paths.append(Path(made.find(str(path)).path))
-        if n < 3:
-            os.utime(paths[-1], ns=(OLD_NS + [2, 0, 1][n], OLD_NS))
-        if n == 2:
-            monkeypatch.setattr(cache_module, "MAX_CACHE_BYTES", 3 * paths[0].stat().st_size)
-    assert [path.exists() for path in paths] == [True, False, True, True]
-    assert not paths[1].with_suffix(".seal").exists()
-    assert f"removing {paths[1]}" in said[-1]
-
-
-def test_what_a_killed_run_left_half_written_is_removed_in_time(root, said, source):
-    made = make(root, said)
-    left = root / FOLDER / "0.cwasm.1.tmp"
-    young = root / FOLDER / "0.cwasm.2.tmp"
-    for path in (left, young):
-        path.write_text("half")
-    os.utime(left, ns=(OLD_NS, OLD_NS))
-    made.find(str(source))
-    assert (left.exists(), young.exists()) == (False, True)
-
-
-def test_lists_what_is_there_and_what_is_not_sealed(root, said, source, tmp_path):
-    other = tmp_path / "other.wat"
-    other.write_text("(component)")
-    made = make(root, said)
-    made.find(str(source))
-    made.find(str(other))
-    (root / FOLDER / "0.cwasm").write_bytes(b"x")
-    kinds = sorted(kind for _, kind, _ in made.entries())
-    assert kinds == [COMPONENT, MODULE, "not sealed"]
-    assert made.entries() == sorted(made.entries())
-
-
-def test_clear_removes_every_version_and_nothing_else(root, said, source, settled, tmp_path):
-    made = make(root, said)
-    made.find(str(source))
-    old = root / "modules-1.2.3"
-    old.mkdir(mode=0o700)
-    (old / "a.cwasm").write_bytes(b"x")
-    (root / "packages").mkdir(mode=0o700)
-    (root / "packages" / ("0" * 64)).write_bytes(b"x")
-    (root / "other").mkdir()
-    (root / "other/kept").write_text("x")
-    (root / "modules-file").write_text("x")
-    treasure = tmp_path / "treasure"
-    treasure.mkdir()
-    (treasure / "a.cwasm").write_text("x")
-    (root / FOLDER / "link").symlink_to(treasure)
-    (root / FOLDER / "seen/b.cwasm").symlink_to(treasure / "a.cwasm")
-    assert made.clear() == 3
-    assert files(root) == ["modules-file", "other/kept"]
-    assert (treasure / "a.cwasm").exists()
-    assert not (root / FOLDER).exists()
-    assert make(root, said).clear() == 0
-
-
-def test_clear_says_what_it_cannot_remove(root, said, source, monkeypatch):
-    made = make(root, said)
-    made.find(str(source))
-
-    def refuse(path):
-        raise OSError(39, "Directory not empty", path)
-
-    monkeypatch.setattr(cache_module.posix, "rmdir", refuse)
-    with pytest.raises(PlatformError, match="Directory not empty"):
-        made.clear()
-
-
-def test_clear_and_list_may_race_with_other_runs(root, said, source, monkeypatch):
-    made = make(root, said)
-    made.find(str(source))
-    done = threading.Event()
-
-    def again():
-        while not done.is_set():
-            made.entries()
-            make(root, said).find(str(source))
-
-    runner = threading.Thread(target=again)
-    runner.start()
-    failures = []
-    for _ in range(20):
-        try:
-            made.clear()
-        except PlatformError as error:
-            failures.append(error)
-    done.set()
-    runner.join()
-    assert all("cannot clear the cache" in str(error) for error in failures)
 
 
 def test_refuses_what_cannot_be_opened(root, said, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from wasmtime import _bindings as package
 
 from enarx.runtime import capi, component
+from enarx.runtime.component import values
 
 RUNTIME = Path(capi.__file__).parent
 REGISTER_ARGUMENTS = 6  # integer and pointer arguments passed in registers, on x86-64; AArch64 has eight
@@ -19,7 +20,7 @@ REGISTER_ARGUMENTS = 6  # integer and pointer arguments passed in registers, on 
 
 def bound_functions():
     """Yield name, result and arguments of every `bind` call below the runtime, as written."""
-    short = {name: getattr(capi, name) for name in dir(capi) if isinstance(getattr(capi, name), type)}
+    short = {name: kind for module in (capi, values) for name, kind in vars(module).items() if isinstance(kind, type)}
     for path in sorted(RUNTIME.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or ast.unparse(node.func) not in {"bind", "capi.bind"}:

@@ -36,7 +36,7 @@ if how == "loop":
     text = '(module (func (export "f") (loop br 0)))'
     store = wasmtime.Store()
     wasmtime.Instance(store, wasmtime.Module(store.engine, text), []).exports(store)["f"](store)
-usleep = capi.bind("usleep", capi.c_uint32, capi.c_uint32)
+usleep = capi.bind("usleep", capi.N, capi.N)
 while True:
     usleep(60_000_000)
 """

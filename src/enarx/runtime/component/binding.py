@@ -29,10 +29,9 @@ from collections import defaultdict
 
 from enarx.errors import DecodeError, KeepError
 from enarx.runtime import capi
-from enarx.runtime.capi import BOOL, N, P, S
+from enarx.runtime.capi import BOOL, MEMORY, N, P, S
 from enarx.runtime.component.clock import Clock
 from enarx.runtime.component.values import (
-    MEMORY,
     RESOURCE,
     SIZEOF_VAL,
     WORDS,
@@ -41,6 +40,7 @@ from enarx.runtime.component.values import (
     Err,
     ForeignTypeError,
     Result,
+    c_uint32,
 )
 
 TYPE_CHECKING = False
@@ -76,10 +76,8 @@ _instance_type_export_nth = capi.bind("wasmtime_component_instance_type_export_n
 _extern_type = capi.bind("wasmtime_component_extern_type", None, P, P)
 _extern_delete = capi.bind("wasmtime_component_extern_delete", None, P)
 _item_delete = capi.bind("wasmtime_component_item_delete", None, P)
-_resource_type_new_host = capi.bind("wasmtime_component_resource_type_new_host", P, capi.c_uint32)
-_resource_host_new = capi.bind(
-    "wasmtime_component_resource_host_new", P, BOOL, capi.c_uint32, capi.c_uint32, quick=True
-)
+_resource_type_new_host = capi.bind("wasmtime_component_resource_type_new_host", P, c_uint32)
+_resource_host_new = capi.bind("wasmtime_component_resource_host_new", P, BOOL, c_uint32, c_uint32, quick=True)
 _resource_host_delete = capi.bind("wasmtime_component_resource_host_delete", None, P, quick=True)
 _resource_any_to_host = capi.bind("wasmtime_component_resource_any_to_host", P, P, P, P, quick=True)
 _resource_host_to_any = capi.bind("wasmtime_component_resource_host_to_any", P, P, P, P, quick=True)
@@ -101,7 +99,7 @@ _context_get_fuel = capi.bind("wasmtime_context_get_fuel", P, P, P)
 
 # env, context, function type, arguments, their number, results, their number; returns an error or 0.
 _FuncCallback = capi.callback_type(N, N, N, N, N, N, N, N)
-_DestructorCallback = capi.callback_type(N, N, N, capi.c_uint32)
+_DestructorCallback = capi.callback_type(N, N, N, c_uint32)
 
 
 class Trap(Exception):  # noqa: N818  # what WIT's documentation calls it

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from enarx.runtime import capi
 from enarx.runtime.capi import N, P
+from enarx.runtime.component.values import c_uint32
 from enarx.runtime.engine import configure
 
 _pool_new = capi.bind("wasmtime_pooling_allocation_config_new", P)
@@ -50,7 +51,7 @@ def make_pooled_engine(*, fuel: bool) -> int:
     configure(config, fuel=fuel)
     pool = _pool_new()
     for name, count in _COUNTS.items():
-        capi.bind(f"wasmtime_pooling_allocation_config_{name}_set", None, P, capi.c_uint32)(pool, count)
+        capi.bind(f"wasmtime_pooling_allocation_config_{name}_set", None, P, c_uint32)(pool, count)
     for name, size in _SIZES.items():
         capi.bind(f"wasmtime_pooling_allocation_config_{name}_set", None, P, N)(pool, size)
     _strategy_set(config, pool)

@@ -25,7 +25,10 @@ Source: Wasmtime 50 C API header `wasmtime/component/val.h`.
 
 from __future__ import annotations
 
+import _ctypes
+
 from enarx.runtime import capi
+from enarx.runtime.capi import MEMORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,12 +45,16 @@ WORDS_PER_NAME = 2
 BOOL, U8_KIND, U16_KIND, S32_KIND, U32_KIND, S64_KIND, U64_KIND = 0, 2, 4, 5, 6, 7, 8
 STRING, LIST, RECORD, TUPLE, VARIANT, ENUM, OPTION, RESULT, FLAGS, RESOURCE = 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
 
-_ADDRESSES = 1 << 62
-
-# This process's memory as bytes and as 64-bit words. Reading a word this way costs 20 ns; through a ctypes object made
-# for the purpose it costs ten times that, and a host call reads a handful.
-MEMORY = memoryview((capi.c_uint8 * _ADDRESSES).from_address(0)).cast("B")
+# This process's memory as 64-bit words. Reading one this way costs 20 ns; through a ctypes object made for the purpose it
+# costs ten times that, and a host call reads a handful.
 WORDS = MEMORY.cast("Q")
+
+
+class c_uint32(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: N801  # C's own name
+    """`uint32_t`, which only components need."""
+
+    _type_ = "I"
+
 
 _new_bytes = capi.bind("wasm_byte_vec_new", None, capi.P, capi.N, capi.S, quick=True)
 _new_list = capi.bind("wasmtime_component_vallist_new_uninit", None, capi.P, capi.N, quick=True)

@@ -10,7 +10,7 @@ from enarx.errors import ConfigError, DecodeError, KeepError
 from enarx.runtime import capi
 from enarx.runtime.capi import address, buffer, require
 from enarx.runtime.preview1 import mailbox
-from enarx.runtime.preview1.descriptors import Descriptor, Null, Output, OutputBudget, Stdin
+from enarx.runtime.preview1.descriptors import Output, Stdin
 from enarx.runtime.preview1.host import Host
 from enarx.runtime.workload import TRAP_STATUS, Outcome
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from enarx.runtime.preview1.configured import OutputBudget
+    from enarx.runtime.preview1.descriptors import Descriptor
     from enarx.runtime.workload import Workload
 
 _WASI = b"wasi_snapshot_preview1"
@@ -38,27 +40,16 @@ class _TrapError(Exception):
         super().__init__(capi.take_trap(trap))
 
 
-class _Linked:
-    """A module whose imports are resolved, before any of its code runs."""
-
-    __slots__ = ("pre",)
-
-    def __init__(self, linker: int, module: int) -> None:
-        pre = buffer(_POINTER_BYTES)
-        require(capi.linker_instantiate_pre(linker, module, address(pre)))
-        self.pre = pre[0]
-
-
 class _Instance:
     """An instance in the store, and a way to its exports."""
 
     __slots__ = ("_context", "instance")
 
-    def __init__(self, linked: _Linked, context: int) -> None:
+    def __init__(self, linked: int, context: int) -> None:
         self._context = context
         self.instance = buffer(capi.SIZEOF_INSTANCE)
         trap = buffer(_POINTER_BYTES)
-        error = capi.instance_pre_instantiate(linked.pre, context, address(self.instance), address(trap))
+        error = capi.instance_pre_instantiate(linked, context, address(self.instance), address(trap))
         if trap[0]:
             raise _TrapError(trap[0])
         require(error)
@@ -75,23 +66,34 @@ def _c_string(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _strings(values: Sequence[str]) -> Any:
-    """Return a `char *[]`; the array keeps its strings alive."""
-    return (capi.c_char_p * (len(values) + 1))(*(_c_string(value) for value in values), None)
+def _strings(values: Sequence[str]) -> tuple[Any, Any]:
+    """Return a `char *[]`, and the memory it points into."""
+    strings = [_c_string(value) + b"\0" for value in values]
+    text = b"".join(strings)
+    memory = buffer(len(text))
+    start = address(memory)
+    capi.view(start, len(text))[:] = text
+    array = buffer((len(strings) + 1) * _POINTER_BYTES)
+    for number, string in enumerate(strings):
+        array[number] = start
+        start += len(string)
+    return array, memory
 
 
 def _configure_wasi(context: int, workload: Workload) -> None:
     config = capi.wasi_config_new()
-    argv = _strings(["main.wasm", *workload.args])
+    argv, _arguments = _strings(["main.wasm", *workload.args])
     env = list(workload.env)
     if workload.announce_files:
         # First, so that the workload's own variables cannot shadow them.
-        names = ":".join(file.name for file in workload.files)
-        env = [("FD_COUNT", str(len(workload.files))), ("FD_NAMES", names), *env]
-    env_names, env_values = _strings([name for name, _ in env]), _strings([value for _, value in env])
-    if not capi.wasi_config_set_argv(config, len(workload.args) + 1, address(argv)) or not capi.wasi_config_set_env(
-        config, len(env), address(env_names), address(env_values)
-    ):
+        joined = ":".join(file.name for file in workload.files)
+        env = [("FD_COUNT", str(len(workload.files))), ("FD_NAMES", joined), *env]
+    given = capi.wasi_config_set_argv(config, len(workload.args) + 1, address(argv))
+    if given and env:
+        names, _names = _strings([name for name, _ in env])
+        values, _values = _strings([value for _, value in env])
+        given = capi.wasi_config_set_env(config, len(env), address(names), address(values))
+    if not given:
         raise ConfigError("cannot start the workload: arguments and environment: want UTF-8 without NUL")
     for directory in workload.dirs:
         if not capi.wasi_config_preopen_dir(
@@ -104,9 +106,14 @@ def _configure_wasi(context: int, workload: Workload) -> None:
     require(capi.context_set_wasi(context, config))
 
 
-def _descriptors(workload: Workload, budget: OutputBudget | None) -> dict[int, Descriptor]:
+def _descriptors(workload: Workload) -> dict[int, Descriptor]:
     if len(workload.files) > _MAX_FILES:
         raise ConfigError(f"cannot start the workload: files: found {len(workload.files)}, want at most {_MAX_FILES}")
+    budget: OutputBudget | None = None
+    if workload.limits.output_bytes is not None:
+        from enarx.runtime.preview1.configured import OutputBudget
+
+        budget = OutputBudget(workload.limits.output_bytes)
     table: dict[int, Descriptor] = {}
     sockets = []
     for number, file in enumerate(workload.files):
@@ -117,6 +124,8 @@ def _descriptors(workload: Workload, budget: OutputBudget | None) -> dict[int, D
         elif file.kind == "stderr":
             table[number] = Output(2, budget)
         elif file.kind == "null":
+            from enarx.runtime.preview1.configured import Null
+
             table[number] = Null()
         else:
             sockets.append(number)
@@ -157,8 +166,7 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
     """
     # The modules are let go with the process: freeing them would only delay its end.
     main, trampoline_module, router_module = (_map(engine, path) for path in paths)
-    budget = OutputBudget(workload.limits.output_bytes) if workload.limits.output_bytes is not None else None
-    host = Host(_descriptors(workload, budget), workload.wall_clock_offset_ns)
+    host = Host(_descriptors(workload), workload.wall_clock_offset_ns)
     store = capi.store_new(engine, None, None)
     context = capi.store_context(store)
     limits = workload.limits
@@ -169,7 +177,7 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
 
     wasi = capi.linker_new(engine)
     require(capi.linker_define_wasi(wasi))
-    trampoline = _Instance(_Linked(wasi, trampoline_module), context)
+    trampoline = _Instance(_resolve(wasi, trampoline_module), context)
     linker = capi.linker_new(engine)
     require(capi.linker_define_instance(linker, context, _WASI, len(_WASI), address(trampoline.instance)))
     linked = _link(linker, main, workload)
@@ -204,16 +212,23 @@ def run_module(engine: int, paths: tuple[str, str, str], workload: Workload, beg
     return outcome
 
 
-def _link(linker: int, module: int, workload: Workload) -> _Linked:
+def _resolve(linker: int, module: int) -> int:
+    """Return a module whose imports are resolved (`wasmtime_instance_pre_t`), before any of its code runs."""
+    pre = buffer(_POINTER_BYTES)
+    require(capi.linker_instantiate_pre(linker, module, address(pre)))
+    return int(pre[0])
+
+
+def _link(linker: int, module: int, workload: Workload) -> int:
     try:
-        return _Linked(linker, module)
+        return _resolve(linker, module)
     except capi.EngineError as error:
         from enarx.runtime.imports import explain_link_failure
 
         raise explain_link_failure(str(error), workload.path) from error
 
 
-def _instantiate(linked: _Linked, context: int, workload: Workload) -> _Instance:
+def _instantiate(linked: int, context: int, workload: Workload) -> _Instance:
     try:
         return _Instance(linked, context)
     except _TrapError as error:
@@ -256,8 +271,7 @@ def _route(
     callbacks = host.callbacks()
     for function, callback in callbacks.items():
         name = function.encode()
-        pointer = capi.function_pointer(callback)
-        require(capi.linker_define_func_unchecked(linker, b"host", 4, name, len(name), signature, pointer, None, None))
+        require(capi.linker_define_func_unchecked(linker, b"host", 4, name, len(name), signature, callback, None, None))
     capi.functype_delete(signature)
     router = _instantiate(_link(linker, module, workload), context, workload)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The descriptors Python holds for a workload: stdio and nothing. Sockets are in `sockets`, imported when there are any.
+"""The descriptors Python holds for a workload: stdio. `sockets` and `configured` have others, imported where there are any.
 
 A descriptor is an object with the attributes below; the callbacks in `host` reach it through the workload's table and
 never pass a number of the guest's to the operating system. `read` and `write` raise OSError like the calls they make,
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import posix
 
-from enarx.errors import KeepError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from enarx.runtime.preview1.configured import OutputBudget
 
 UNKNOWN, CHARACTER_DEVICE, REGULAR_FILE, SOCKET_STREAM = 0, 2, 4, 6
 """`filetype` of preview 1."""
@@ -81,21 +81,6 @@ class Descriptor:
 
     def close(self) -> None:
         """Give back what the descriptor holds."""
-
-
-class Null(Descriptor):
-    """Reads nothing, writes everything away; the original's `null`."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(
-            UNKNOWN,
-            RIGHT_READ | RIGHT_WRITE | RIGHT_STAT | RIGHT_POLL,
-            flags=FDFLAGS_APPEND | FDFLAGS_NONBLOCK,
-            read=lambda _: 0,
-            write=len,
-        )
 
 
 def _describe(fd: int) -> tuple[int, int, int]:
@@ -169,30 +154,3 @@ class Output(Descriptor):
     def seek(self, offset: int, whence: int) -> int:
         """Move in a regular file."""
         return posix.lseek(self._fd, offset, whence)
-
-
-class OutputBudget:
-    """Counts what a workload writes to stdout and stderr.
-
-    Args:
-        limit_bytes: for both together.
-    """
-
-    __slots__ = ("left", "limit_bytes")
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.left = limit_bytes
-
-    def allowed(self, count: int) -> int:
-        """Return how many of `count` bytes may be written; `left` is reduced by what then was.
-
-        Raises:
-            KeepError: nothing is left of it.
-        """
-        if count and not self.left:
-            raise KeepError(
-                f"workload stopped: output: found more than {self.limit_bytes} bytes, want at most {self.limit_bytes}",
-                hint="raise --output, or limits.output in Enarx.toml",
-            )
-        return min(count, self.left)

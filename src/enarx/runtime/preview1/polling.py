@@ -17,6 +17,7 @@ import struct
 import time
 
 from enarx.runtime.preview1 import errno
+from enarx.runtime.preview1.calls import wall_ns
 from enarx.runtime.preview1.mailbox import ARG0, ARG1, ARG2, COUNT, FREE, MAP_ENTRIES, NOW, PAGES
 from enarx.runtime.preview1.sockets import Listener
 
@@ -194,6 +195,6 @@ class Poller:
             if not absolute:
                 due = now + timeout
             else:
-                due = now + timeout - (self._host.wall_ns() if clock == _REALTIME else guest_now)
+                due = now + timeout - (wall_ns(self._host) if clock == _REALTIME else guest_now)
             found.append((due, _event(userdata, _CLOCK)))
         return found

@@ -488,7 +488,7 @@ def test_numbers_of_resources_are_not_used_again_and_wrap_around(bench, engine):
 
 
 def test_a_representation_is_where_it_is_read(bench):
-    ask = capi.bind("wasmtime_component_resource_host_rep", capi.c_uint32, capi.P)
+    ask = capi.bind("wasmtime_component_resource_host_rep", values.c_uint32, capi.P)
     for owned, rep in ((True, 0xDEADBEEF), (False, 1), (True, 0xFFFFFFFF), (True, 0)):
         host = binding._resource_host_new(owned, rep, bench.kind.index)
         assert host % 8 == 0

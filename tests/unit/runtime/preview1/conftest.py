@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from collections.abc import Callable
 
@@ -114,3 +116,18 @@ class Machine:
 def machine() -> Callable[..., Machine]:
     """Return the class of hosts without an engine."""
     return Machine
+
+
+@pytest.fixture
+def pipe():
+    """Both ends of a pipe, closed afterwards if the test has not done it."""
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with contextlib.suppress(OSError):
+            os.close(end)
+
+
+def take(descriptor, size=16):
+    buffer = bytearray(size)
+    return bytes(buffer[: descriptor.read(memoryview(buffer))])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from enarx.errors import KeepError
 from enarx.runtime.preview1 import errno, mailbox
-from enarx.runtime.preview1.descriptors import FDFLAGS_NONBLOCK, RIGHT_READ, SOCKET_STREAM, Descriptor, Null
+from enarx.runtime.preview1.configured import Null
+from enarx.runtime.preview1.descriptors import FDFLAGS_NONBLOCK, RIGHT_READ, SOCKET_STREAM, Descriptor
 
 from .conftest import FILLING, MEMORY_BYTES, PAGE_BYTES, Machine
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.runtime.preview1 import errno, mailbox
-from enarx.runtime.preview1.descriptors import Null, Stdin
+from enarx.runtime.preview1.configured import Null
+from enarx.runtime.preview1.descriptors import Stdin
 from enarx.runtime.preview1.sockets import Listener, TcpSocket, prepare
 
 from .conftest import MEMORY_BYTES, PAGE_BYTES, Machine
