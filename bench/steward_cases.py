@@ -64,7 +64,7 @@ def steward(bench: Bench) -> Iterator[Row]:
                     rounds.append((alone, with_evidence, bare.run(count)))
         ours, whole, theirs = ([count / found.wall_s for found in times] for times in zip(*rounds, strict=True))
         cpu = median([alone.cpu_s / bare_time.cpu_s for alone, _, bare_time in rounds])
-        peer = f"bare: P-384 and P-256 verify, two P-384 signatures and one Ed25519, in {N_BARE} processes"
+        peer = f"bare: P-384 and P-256 verify, two P-384 signatures, one Ed25519, digests and TLS records, in {N_BARE} processes"
         yield Row(
             name="certificates of a Steward",
             unit="/s",

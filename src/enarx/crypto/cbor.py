@@ -19,14 +19,24 @@ Source: RFC 8949.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any, NamedTuple, NoReturn
 
 import cbor2
 
 from enarx.errors import DecodeError
 
-__all__ = ["MAX_DEPTH", "MAX_ITEMS", "Tagged", "decode_untrusted", "encode", "encode_head", "read_tag_untrusted"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_ITEMS",
+    "Tagged",
+    "decode_untrusted",
+    "encode",
+    "encode_head",
+    "is_ordered",
+    "read_tag_untrusted",
+]
 
 MAX_DEPTH = 16
 MAX_ITEMS = 1 << 16
@@ -61,6 +71,9 @@ class Tagged(NamedTuple):
 
 
 _CONTAINERS = frozenset({dict, list, Tagged})
+_ATOMS = frozenset({bytes, str, int, bool, type(None)})
+_MAX_NAME_CHARS = 32
+_first = itemgetter(0)
 
 
 class _RefusedTagError(ValueError):
@@ -154,37 +167,85 @@ def encode(value: Any) -> bytes:
 
     Spec: RFC 8949 section 4.2.1; floating-point numbers are not supported, because no format here has any.
     """
+    parts: list[bytes] = []
+    _put(value, parts.append)
+    return b"".join(parts)
+
+
+def is_ordered(value: Any) -> bool:
+    """Return whether a value that was decoded without tags and indefinite lengths was in its deterministic encoding.
+
+    What is left to look at then is the order of keys, which a dict has kept, and that there are no floating-point numbers.
+    """
+    kind = type(value)
+    if kind is dict:
+        keys = [*map(_key, value)]
+        return keys == sorted(keys) and all(is_ordered(item) for item in value.values() if type(item) not in _ATOMS)
+    if kind is list:
+        return all(is_ordered(item) for item in value if type(item) not in _ATOMS)
+    return kind is not float
+
+
+def _put(value: Any, put: Callable[[bytes], None]) -> None:
+    """Hand over the encoding of a value, part by part. What most values are made of comes first, and is not called for."""
     kind = type(value)
     if kind is bytes:
-        return encode_head(2, len(value)) + bytes(value)
-    if kind is str:
+        put(_SMALL_HEADS[0x200 | len(value)] if len(value) < 256 else encode_head(2, len(value)))
+        put(value)
+    elif kind is str:
         text = value.encode()
-        return encode_head(3, len(text)) + bytes(text)
-    if kind is bool:
-        return b"\xf5" if value else b"\xf4"
-    if value is None:
-        return b"\xf6"
-    if isinstance(value, int):
-        return encode_head(0, int(value)) if value >= 0 else encode_head(1, -1 - int(value))
-    if kind is Tagged:
-        return encode_head(6, value.tag) + encode(value.value)
-    if kind in {list, tuple}:
-        return encode_head(4, len(value)) + b"".join([encode(item) for item in value])
-    if kind is dict or isinstance(value, Mapping):
+        put(_SMALL_HEADS[0x300 | len(text)] if len(text) < 256 else encode_head(3, len(text)))
+        put(text)
+    elif kind is dict:
+        put(encode_head(5, len(value)))
         # No two keys are equal, so no values are compared.
-        pairs = sorted([(encode(key), encode(item)) for key, item in value.items()])
-        return encode_head(5, len(pairs)) + b"".join([part for pair in pairs for part in pair])
-    raise TypeError(f"found {kind.__name__}, want a plain value")
+        for key, item in sorted([(_key(key), item) for key, item in value.items()], key=_first):
+            put(key)
+            _put(item, put)
+    elif kind is list or kind is tuple:
+        put(encode_head(4, len(value)))
+        for item in value:
+            _put(item, put)
+    elif kind is bool:
+        put(b"\xf5" if value else b"\xf4")
+    elif value is None:
+        put(b"\xf6")
+    elif isinstance(value, int):
+        put(encode_head(0, int(value)) if value >= 0 else encode_head(1, -1 - int(value)))
+    elif kind is Tagged:
+        put(encode_head(6, value.tag))
+        _put(value.value, put)
+    elif isinstance(value, Mapping):
+        _put(dict(value), put)
+    else:
+        raise TypeError(f"found {kind.__name__}, want a plain value")
 
 
-_SMALL_HEADS = tuple(bytes((head,)) for head in range(256))
+# Formats have few of them. A number and a truth value that are equal have encodings of their own.
+@lru_cache(maxsize=1024, typed=True)
+def _key_of_format(key: str | int) -> bytes:
+    return encode(key)
+
+
+def _key(key: Any) -> bytes:
+    """Return the encoding of a key; short names and numbers are remembered."""
+    kind = type(key)
+    return _key_of_format(key) if kind is int or (kind is str and len(key) <= _MAX_NAME_CHARS) else encode(key)
+
+
+# By type and argument.
+_SMALL_HEADS = tuple(
+    bytes((major << 5 | argument,) if argument < 24 else (major << 5 | 24, argument))
+    for major in range(8)
+    for argument in range(256)
+)
 
 
 def encode_head(major: int, argument: int) -> bytes:
     """Return a head in its shortest form."""
-    if argument < 24:
-        return _SMALL_HEADS[major << 5 | argument]
-    for info, size in ((24, 1), (25, 2), (26, 4), (27, 8)):
+    if argument < 256:
+        return _SMALL_HEADS[major << 8 | argument]
+    for info, size in ((25, 2), (26, 4), (27, 8)):
         if argument < 1 << 8 * size:
             return bytes((major << 5 | info,)) + argument.to_bytes(size, "big")
     raise ValueError(f"found the integer {argument}, want at most 64 bits")

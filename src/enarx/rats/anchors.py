@@ -44,6 +44,9 @@ class TrustAnchors:
     cca: Mapping[bytes, bytes] = field(default_factory=lambda: _NONE)
     tpm_aks: frozenset[bytes] = frozenset()
     insecure_emulated: frozenset[bytes] = frozenset()
+    _extensions: dict[tuple[frozenset[bytes], frozenset[bytes]], TrustAnchors] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for family in ("amd", "intel", "aws", "tpm"):
@@ -55,4 +58,11 @@ class TrustAnchors:
 
     def extended(self, *, emulated: frozenset[bytes], tpm_aks: frozenset[bytes]) -> TrustAnchors:
         """Return these anchors with what a policy accepts in spite of its being insecure."""
-        return replace(self, insecure_emulated=self.insecure_emulated | emulated, tpm_aks=self.tpm_aks | tpm_aks)
+        emulated, tpm_aks = self.insecure_emulated | emulated, self.tpm_aks | tpm_aks
+        # A policy is asked for them for each verdict, and these are the same anchors then.
+        known = self._extensions.get((emulated, tpm_aks))
+        if known is None:
+            known = replace(self, insecure_emulated=emulated, tpm_aks=tpm_aks)
+            self._extensions.clear()
+            self._extensions[emulated, tpm_aks] = known
+        return known

@@ -56,6 +56,9 @@ def make_log(form: str, *, stream: TextIO | None = None, quiet: bool = False) ->
     """
     if form not in FORMS:
         raise UsageError(f"cannot log: found {form[:64]!r}, want {' or '.join(FORMS)}")
+    # Nobody reads which line of the program, which thread or which process an event is of, and to find that out takes longer than the event.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
     logger = logging.getLogger(LOGGER)

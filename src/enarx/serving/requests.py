@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from math import inf
 from typing import TYPE_CHECKING
 
 from enarx.errors import EnarxError, TransportError, UsageError
@@ -54,24 +55,34 @@ async def read_body(request: Request, *, max_bytes: int) -> bytes:
     return bytes(data)
 
 
-async def read_pieces(request: Request) -> AsyncIterator[bytes]:
+async def read_pieces(request: Request, *, total_s: float | None = None) -> AsyncIterator[bytes]:
     """Yield the body of a request as it comes.
 
+    Args:
+        request: of which nothing was read.
+        total_s: how long all of it may take; None is as long as something comes.
+
     Raises:
-        RefusedError: nothing more of it came in time (408).
+        RefusedError: nothing more of it came in time, or not all of it (408).
+        ClientDisconnect: whoever sends it has gone.
     """
-    pieces = request.stream()
-    while True:
+    from starlette.requests import ClientDisconnect
+
+    now = asyncio.get_running_loop().time
+    until = inf if total_s is None else now() + total_s
+    is_more = True
+    while is_more:
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                piece = await anext(pieces, None)
+            async with asyncio.timeout_at(min(now() + BODY_TIMEOUT_S, until)):
+                message = await request.receive()
         except TimeoutError as error:
-            raise RefusedError(
-                408, TransportError("cannot read the request: found nothing more of it in time")
-            ) from error
-        if piece is None:
-            return
-        yield piece
+            found = "nothing more of it in time" if now() < until else f"no end of it within {total_s:.0f} s"
+            raise RefusedError(408, TransportError(f"cannot read the request: found {found}")) from error
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        is_more = message.get("more_body", False)
+        if piece := message.get("body", b""):
+            yield piece
 
 
 def require_local_name(headers: Headers) -> None:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import ECKey
 from pydantic import BaseModel
-from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.websockets import WebSocketClose
 
 import enarx
 from enarx.abi.enarx_csr import NoEvidenceError
@@ -65,7 +64,7 @@ from enarx.wire.steward import (
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from enarx.serving.logs import Log
     from enarx.steward.decisions import Decisions
@@ -147,32 +146,48 @@ def make_app(
         metrics_for_all: whether others than this machine may see what is counted.
     """
     api = _Api(decisions, shown, result_key, metrics, log, is_draining, metrics_for_all=metrics_for_all)
-    routes = [
-        Route(CHALLENGE_PATH, api.answered(api.challenge), methods=["POST"]),
-        Route(CERTIFICATES_PATH, api.answered(api.certify), methods=["POST"]),
-        Route(RESULTS_PATH, api.answered(api.appraise), methods=["POST"]),
-        Route("/v1/policies", api.answered(api.policies), methods=["GET"]),
-        Route("/.well-known/jwks.json", api.answered(api.keys), methods=["GET"]),
-        Route("/v1/ca.pem", api.answered(api.authority), methods=["GET"]),
-        Route("/v1/crl", api.answered(api.revoked), methods=["GET"]),
-        Route("/healthz", api.answered(api.health), methods=["GET"]),
-        Route("/metrics", api.answered(api.metrics), methods=["GET"]),
-        Route("/openapi.json", api.answered(api.openapi), methods=["GET"]),
-        Route("/", api.answered(api.original), methods=["POST"]),
-    ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            404: lambda *_: _problem_answer(
+    endpoints = {
+        (method, path): api.answered(endpoint)
+        for method, path, endpoint in (
+            ("POST", CHALLENGE_PATH, api.challenge),
+            ("POST", CERTIFICATES_PATH, api.certify),
+            ("POST", RESULTS_PATH, api.appraise),
+            ("GET", "/v1/policies", api.policies),
+            ("GET", "/.well-known/jwks.json", api.keys),
+            ("GET", "/v1/ca.pem", api.authority),
+            ("GET", "/v1/crl", api.revoked),
+            ("GET", "/healthz", api.health),
+            ("GET", "/metrics", api.metrics),
+            ("GET", "/openapi.json", api.openapi),
+            ("POST", "/", api.original),
+        )
+    }
+    return with_headers(_make_router(endpoints))
+
+
+def _make_router(endpoints: Mapping[tuple[str, str], Endpoint]) -> ASGIApp:
+    """Return what asks the endpoint of a request's method and path: each path has one method, and HEAD is GET without the body."""
+    methods = {path: method for method, path in endpoints}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await WebSocketClose()(scope, receive, send)
+            return
+        method, path = scope["method"], scope["path"]
+        endpoint = endpoints.get(("GET" if method == "HEAD" else method, path))
+        if endpoint is not None:
+            response = await endpoint(Request(scope, receive))
+        elif path in methods:
+            allowed = "GET, HEAD" if methods[path] == "GET" else methods[path]
+            problem = make_problem("method", "cannot answer: found a method that this path does not have")
+            response = _problem_answer(problem, {"Allow": allowed})
+        else:
+            response = _problem_answer(
                 make_problem("not-found", "cannot answer: found a path that is not known, want one of /openapi.json")
-            ),
-            405: lambda _, error: _problem_answer(
-                make_problem("method", "cannot answer: found a method that this path does not have"), error.headers
-            ),
-        },
-    )
-    app.router.redirect_slashes = False
-    return with_headers(app)
+            )
+        await response(scope, receive, send)
+
+    return app
 
 
 class _Body:
@@ -263,23 +278,17 @@ class _Api:
             self._shared_bytes -= body.shared_bytes
 
     async def _read(self, request: Request, body: _Body, max_bytes: int) -> None:
-        try:
-            async with asyncio.timeout(MAX_BODY_S):
-                async for piece in read_pieces(request):
-                    body.data += piece
-                    if len(body.data) > max_bytes:
-                        raise RefusedError(
-                            413, UsageError(f"cannot read the request: found more than {max_bytes} bytes, want fewer")
-                        )
-                    more = max(0, len(body.data) - OWN_BODY_BYTES) - body.shared_bytes
-                    if self._shared_bytes + more > SHARED_BODY_BYTES:
-                        raise BusyError("cannot read the request: found no room beside other large ones, want some")
-                    body.shared_bytes += more
-                    self._shared_bytes += more
-        except TimeoutError as error:
-            raise RefusedError(
-                408, TransportError(f"cannot read the request: found no end of it within {MAX_BODY_S:.0f} s")
-            ) from error
+        async for piece in read_pieces(request, total_s=MAX_BODY_S):
+            body.data += piece
+            if len(body.data) > max_bytes:
+                raise RefusedError(
+                    413, UsageError(f"cannot read the request: found more than {max_bytes} bytes, want fewer")
+                )
+            more = max(0, len(body.data) - OWN_BODY_BYTES) - body.shared_bytes
+            if self._shared_bytes + more > SHARED_BODY_BYTES:
+                raise BusyError("cannot read the request: found no room beside other large ones, want some")
+            body.shared_bytes += more
+            self._shared_bytes += more
 
     # --- Decisions
 

@@ -16,6 +16,7 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha384
 
 from cryptography import x509
@@ -59,6 +60,7 @@ ORIGINAL_LIFETIME = timedelta(days=28)
 
 KeepKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
+_CMW_OID = x509.ObjectIdentifier(CMW_EXTENSION_OID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,20 +157,15 @@ def keep_builder(wanted: Wanted, issuer: x509.Certificate, *, at: datetime) -> x
         EndorsementError: what it rests on, or the authority, ends within a minute.
         UsageError: what it says of the Keep is too large for a certificate.
     """
-    names = [x509.NameAttribute(NameOID.COMMON_NAME, f"keep {wanted.package.hex()[:16]}")]
-    if wanted.is_emulated:
-        names.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, EMULATED))
     ends = [at + wanted.lifetime, *([] if wanted.valid_until is None else [wanted.valid_until])]
     extension = encode_keep_extension(KeepCertificate(wanted.identity, wanted.result))
-    alternative: list[x509.GeneralName] = [x509.DNSName(name) for name in wanted.dns]
-    alternative.append(x509.UniformResourceIdentifier(wanted.spiffe))
-    builder = _builder(x509.Name(names), wanted.key, issuer, at=at, until=min(ends), both_ends=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+    subject = _subject(f"keep {wanted.package.hex()[:16]}", is_emulated=wanted.is_emulated)
+    builder = _builder(subject, wanted.key, issuer, at=at, until=min(ends), both_ends=True)
+    builder = builder.add_extension(_alternative_names(wanted.dns, wanted.spiffe), critical=False)
     if wanted.crl_url is not None:
         point = x509.DistributionPoint([x509.UniformResourceIdentifier(wanted.crl_url)], None, None, None)
         builder = builder.add_extension(x509.CRLDistributionPoints([point]), critical=False)
-    oid = x509.ObjectIdentifier(CMW_EXTENSION_OID)
-    return builder.add_extension(x509.UnrecognizedExtension(oid, extension), critical=False)
+    return builder.add_extension(x509.UnrecognizedExtension(_CMW_OID, extension), critical=False)
 
 
 def original_builder(
@@ -186,11 +183,9 @@ def original_builder(
     Raises:
         EndorsementError: as for `keep_builder`.
     """
-    names = [x509.NameAttribute(NameOID.COMMON_NAME, "a key in a TEE, of no known workload")]
-    if is_emulated:
-        names.insert(0, x509.NameAttribute(NameOID.ORGANIZATION_NAME, EMULATED))
+    subject = _subject("a key in a TEE, of no known workload", is_emulated=is_emulated)
     ends = [at + ORIGINAL_LIFETIME, *([] if valid_until is None else [valid_until])]
-    return _builder(x509.Name(names), key, issuer, at=at, until=min(ends), both_ends=True)
+    return _builder(subject, key, issuer, at=at, until=min(ends), both_ends=True)
 
 
 def server_builder(name: str, key: KeepKey, issuer: x509.Certificate, *, at: datetime) -> x509.CertificateBuilder:
@@ -244,21 +239,48 @@ def _builder(
             " from now",
             hint="the vendor's lists and certificates have to be fetched again, or the authority has ended",
         )
-    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if both_ends else [])]
     return (
-        x509.CertificateBuilder()
+        _begun(issuer, both_ends=both_ends)
         .subject_name(subject)
-        .issuer_name(issuer.subject)
         .public_key(key)
         .serial_number(serial_number())
         .not_valid_before((at - BACKDATED).replace(microsecond=0))
         .not_valid_after(until)
-        .add_extension(key_usage(is_authority=False), critical=True)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(authority_key(issuer), critical=False)
     )
+
+
+# An authority has one certificate for years, and to encode what follows from that takes as long as a signature.
+@lru_cache(maxsize=8)
+def _begun(issuer: x509.Certificate, *, both_ends: bool) -> x509.CertificateBuilder:
+    """Return what all certificates of an issuer have in common."""
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if both_ends else [])]
+    return (
+        x509.CertificateBuilder()
+        .issuer_name(issuer.subject)
+        .add_extension(_encoded(key_usage(is_authority=False)), critical=True)
+        .add_extension(_encoded(x509.BasicConstraints(ca=False, path_length=None)), critical=True)
+        .add_extension(_encoded(x509.ExtendedKeyUsage(purposes)), critical=False)
+        .add_extension(_encoded(authority_key(issuer)), critical=False)
+    )
+
+
+# Keeps of few packages ask again and again.
+@lru_cache(maxsize=256)
+def _subject(common_name: str, *, is_emulated: bool) -> x509.Name:
+    organization = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, EMULATED)] if is_emulated else []
+    return x509.Name([*organization, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+@lru_cache(maxsize=256)
+def _alternative_names(dns: tuple[str, ...], spiffe: str) -> x509.UnrecognizedExtension:
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
+    return _encoded(x509.SubjectAlternativeName([*names, x509.UniformResourceIdentifier(spiffe)]))
+
+
+def _encoded(extension: x509.ExtensionType) -> x509.UnrecognizedExtension:
+    """Return an extension that need not be encoded for each certificate."""
+    return x509.UnrecognizedExtension(extension.oid, extension.public_bytes())
 
 
 def authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:

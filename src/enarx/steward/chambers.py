@@ -34,7 +34,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 
 from enarx.errors import EnarxError, PlatformError
 from enarx.rats import AttestationResult
@@ -157,6 +157,18 @@ class Chambers:
                 return
 
 
+class _Asked(NamedTuple):
+    """What a process has to do.
+
+    Args:
+        answer: for who waits.
+        until: when it is late, by the loop's clock.
+    """
+
+    answer: asyncio.Future[Any]
+    until: float
+
+
 class _Chamber(asyncio.Protocol):
     """One process, from the side of who asks."""
 
@@ -164,7 +176,8 @@ class _Chamber(asyncio.Protocol):
         self._child = child
         self._ended = ended
         self._rules: Rules | None = None
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[_Asked] = deque()
+        self._watch: asyncio.TimerHandle | None = None
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -205,21 +218,35 @@ class _Chamber(asyncio.Protocol):
         recipe = None if rules is self._rules else rules.recipe
         self._rules = rules
         message = pickle.dumps((recipe, work), pickle.HIGHEST_PROTOCOL)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
-        self._transport.writelines((_HEAD.pack(len(message)), message))
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                error, value, seconds = await answer
-        except TimeoutError as late:
-            self._transport.abort()
-            raise BusyError(
-                f"cannot judge now: found no answer of the process that judges within {ANSWER_TIMEOUT_S:.0f} s",
-                hint="ask again in a second",
-            ) from late
+        loop = asyncio.get_running_loop()
+        asked = _Asked(loop.create_future(), loop.time() + ANSWER_TIMEOUT_S)
+        self._waiting.append(asked)
+        if self._watch is None or self._watch.when() > asked.until:
+            self._look_at(asked.until)
+        self._transport.write(_HEAD.pack(len(message)) + message)
+        error, value, seconds = await asked.answer
         if error is not None:
             raise error
         return value, seconds
+
+    def _look_at(self, time: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = asyncio.get_running_loop().call_at(time, self._look)
+
+    def _look(self) -> None:
+        """End the process if it is late. It answers in order, so one timer does for all who wait."""
+        self._watch = None
+        if not self._waiting or self._transport is None:
+            return
+        answer, until = self._waiting[0]
+        if asyncio.get_running_loop().time() < until:
+            self._look_at(until)
+            return
+        if not answer.done():
+            late = f"cannot judge now: found no answer of the process that judges within {ANSWER_TIMEOUT_S:.0f} s"
+            answer.set_exception(BusyError(late, hint="ask again in a second"))
+        self._transport.abort()
 
     def close(self) -> None:
         """End the process."""
@@ -238,7 +265,7 @@ class _Chamber(asyncio.Protocol):
             end = _HEAD.size + _HEAD.unpack_from(received)[0]
             if len(received) < end:
                 return
-            answer = self._waiting.popleft()
+            answer = self._waiting.popleft().answer
             if not answer.done():
                 try:
                     answer.set_result(pickle.loads(received[_HEAD.size : end]))  # noqa: S301  # from a process of ours
@@ -249,7 +276,9 @@ class _Chamber(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._child.kill()
         self._child.wait()
-        for answer in self._waiting:
+        if self._watch is not None:
+            self._watch.cancel()
+        for answer, _ in self._waiting:
             if not answer.done():
                 answer.set_exception(_has_ended())
         self._waiting.clear()

@@ -38,6 +38,7 @@ _MAX_CERTIFICATE_BYTES = 49152
 MAX_TIME_MS = 253_402_300_799_999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+_ENTRY = "an entry of the log"
 
 
 class Facts(NamedTuple):
@@ -130,9 +131,13 @@ def encode_entry(
         "serial": None if serial is None else _serial_bytes(serial),
         "reason": None if not reason else _cut(reason, _MAX_TEXT_BYTES),
     }
-    body = encode({name: value for name, value in facts.items() if value is not None})
+    said = {name: value for name, value in facts.items() if value is not None}
+    body = encode(said)
     try:
-        decode_entry_untrusted(body)
+        # There is one encoding of it, so it need not be decoded to know what whoever reads it would find.
+        if len(body) > MAX_BODY_BYTES:
+            raise refusal(f"{_ENTRY}: size", f"{len(body)} bytes", f"at most {MAX_BODY_BYTES}")
+        _facts_of(said)
     except DecodeError as error:
         raise UsageError(f"cannot log a decision: {error}") from error
     return body
@@ -147,29 +152,7 @@ def decode_entry_untrusted(body: bytes) -> Facts:
     Raises:
         DecodeError: it is none. Nothing else, for any input.
     """
-    fields = Fields(decode_canonical(body, MAX_BODY_BYTES, "an entry of the log"), "entry")
-    serial = fields.optional("serial", bytes_of(1, MAX_SERIAL_BYTES))
-    if serial is not None and not serial[0]:
-        # One encoding for each number; 0 is none of a certificate.
-        raise refusal("entry.serial", "a leading zero", "none")
-    found = Facts(
-        kind=fields.required("kind", choice_of(KINDS)),
-        time_ms=fields.uint("time-ms", MAX_TIME_MS),
-        nonce=fields.optional("nonce", bytes_of(32, 32)),
-        policy_sha256=fields.optional("policy", bytes_of(32, 32)),
-        verdict=fields.optional("verdict", text_of(_MAX_NAME_BYTES, 1)),
-        tee=fields.optional("tee", text_of(_MAX_NAME_BYTES, 1)),
-        failed_checks=fields.optional("failed-checks", some_of(text_of(_MAX_NAME_BYTES, 1), most=MAX_CHECKS)) or (),
-        evidence_sha256=fields.optional("evidence", bytes_of(32, 32)),
-        kept_sha256=fields.optional("kept", bytes_of(32, 32)),
-        spki_sha384=fields.optional("key", bytes_of(48, 48)),
-        identity=fields.optional("identity", bytes_of(1, _MAX_IDENTITY_BYTES)),
-        certificate=fields.optional("certificate", bytes_of(1, _MAX_CERTIFICATE_BYTES)),
-        serial=None if serial is None else int.from_bytes(serial),
-        reason=fields.optional("reason", text_of(_MAX_TEXT_BYTES, 1)),
-    )
-    fields.end()
-    return found
+    return _facts_of(decode_canonical(body, MAX_BODY_BYTES, _ENTRY))
 
 
 def as_ms(at: datetime) -> int:
@@ -180,6 +163,44 @@ def as_ms(at: datetime) -> int:
 def as_time(ms: int) -> datetime:
     """Return a time that the log has."""
     return _EPOCH + ms * _MS
+
+
+# What reads each member, made once.
+_DIGEST = bytes_of(32, 32)
+_KIND = choice_of(KINDS)
+_NAME = text_of(_MAX_NAME_BYTES, 1)
+_CHECKS = some_of(_NAME, most=MAX_CHECKS)
+_KEY = bytes_of(48, 48)
+_SERIAL = bytes_of(1, MAX_SERIAL_BYTES)
+_IDENTITY = bytes_of(1, _MAX_IDENTITY_BYTES)
+_CERTIFICATE = bytes_of(1, _MAX_CERTIFICATE_BYTES)
+_REASON = text_of(_MAX_TEXT_BYTES, 1)
+
+
+def _facts_of(value: Any) -> Facts:
+    fields = Fields(value, "entry")
+    serial = fields.optional("serial", _SERIAL)
+    if serial is not None and not serial[0]:
+        # One encoding for each number; 0 is none of a certificate.
+        raise refusal("entry.serial", "a leading zero", "none")
+    found = Facts(
+        kind=fields.required("kind", _KIND),
+        time_ms=fields.uint("time-ms", MAX_TIME_MS),
+        nonce=fields.optional("nonce", _DIGEST),
+        policy_sha256=fields.optional("policy", _DIGEST),
+        verdict=fields.optional("verdict", _NAME),
+        tee=fields.optional("tee", _NAME),
+        failed_checks=fields.optional("failed-checks", _CHECKS) or (),
+        evidence_sha256=fields.optional("evidence", _DIGEST),
+        kept_sha256=fields.optional("kept", _DIGEST),
+        spki_sha384=fields.optional("key", _KEY),
+        identity=fields.optional("identity", _IDENTITY),
+        certificate=fields.optional("certificate", _CERTIFICATE),
+        serial=None if serial is None else int.from_bytes(serial),
+        reason=fields.optional("reason", _REASON),
+    )
+    fields.end()
+    return found
 
 
 def _serial_bytes(serial: int) -> bytes:

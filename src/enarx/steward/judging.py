@@ -415,7 +415,8 @@ def judge_recognised(
 
 def _require_binding(result: AttestationResult) -> None:
     """Refuse evidence of a kind that says nothing of what it is over; there is none yet."""
-    if not any(finding.check.id.endswith(BINDING) and finding.outcome is Outcome.PASSED for finding in result.findings):
+    passed = Outcome.PASSED
+    if not any(each.outcome is passed and each.check.id.endswith(BINDING) for each in result.findings):
         raise VerificationError(
             f"the evidence cannot be of this request: {result.tee}: found nothing that it is over, want this request"
         )

@@ -207,6 +207,8 @@ _HASH = sa.select(Tables.hashes.c.hash).where(
     Tables.hashes.c.level == sa.bindparam("height"), Tables.hashes.c.index == sa.bindparam("at")
 )
 _HIGHEST = sa.select(sa.func.max(Tables.entries.c.index))
+# Both at once: each statement costs as much as what it asks for.
+_NEWEST_AND_HIGHEST = _NEWEST.add_columns(_HIGHEST.scalar_subquery().label("highest"))
 _SEEN = sa.select(Tables.entries.c.index).where(Tables.entries.c.nonce == sa.bindparam("wanted"))
 
 
@@ -243,15 +245,20 @@ class Store:
             PlatformError: the database does not do it. Nothing was appended, if it can still be asked.
             VerificationError: what is stored is not what was signed last. Nothing was appended.
         """
+        # Whether a nonce was used is known from the index that refuses it; which of them it is, is asked then.
+        is_doubted = False
         for attempt in range(_ATTEMPTS):
             try:
                 with _plainly("write the log"), self._engine.begin() as connection:
                     _lock(connection, _APPEND_LOCK)
-                    answers, known = self._append(connection, entries, signer)
+                    answers, known = self._append(connection, entries, signer, is_doubted=is_doubted)
             except TypeError as error:
                 raise _not_ours("a stored value of another type", "numbers and bytes") from error
             except PlatformError as error:
                 if attempt + 1 < _ATTEMPTS and _is_to_be_tried_again(error):
+                    continue
+                if not is_doubted and attempt + 1 < _ATTEMPTS and isinstance(error.__cause__, sa.exc.IntegrityError):
+                    is_doubted = True
                     continue
                 if len(entries) == 1 or not isinstance(error.__cause__, sa.exc.IntegrityError | sa.exc.DataError):
                     raise
@@ -270,12 +277,13 @@ class Store:
             return error
 
     def _append(
-        self, connection: Connection, entries: Sequence[Append], signer: LogSigner
+        self, connection: Connection, entries: Sequence[Append], signer: LogSigner, *, is_doubted: bool
     ) -> tuple[list[Logged | EnarxError | None], tuple[str, Frontier] | None]:
         known = self._edge(connection, signer)
         frontier = known[1].copy() if known else Frontier()
         answers: list[Any] = []
-        used = _used_nonces(connection, [each.nonce for each in entries if each.nonce is not None])
+        nonces = [each.nonce for each in entries if each.nonce is not None] if is_doubted else []
+        used = _used_nonces(connection, nonces)
         rows: list[dict[str, Any]] = []
         hashes: list[dict[str, Any]] = []
         certificates: list[dict[str, Any]] = []
@@ -317,8 +325,8 @@ class Store:
 
     def _edge(self, connection: Connection, signer: LogSigner) -> tuple[str, Frontier] | None:
         """Return the newest checkpoint and the edge of its tree, or None where there is nothing yet."""
-        newest = connection.execute(_NEWEST).first()
-        highest = connection.execute(_HIGHEST).scalar()
+        newest = connection.execute(_NEWEST_AND_HIGHEST).first()
+        highest = connection.execute(_HIGHEST).scalar() if newest is None else newest.highest
         size = 0 if highest is None else highest + 1
         if newest is None:
             if size or self._known or self._kept:

@@ -38,6 +38,8 @@ def provisioned_keep(policy: AppraisalPolicy, receipt_digest: bytes) -> Appraisa
         policy: the tenant's.
         receipt_digest: 48 bytes.
     """
+    if policy.expectations.keys().isdisjoint(_ZEROS):
+        return policy
     # Software extends a TPM's bank by the bank's own digest of what there is to say.
     pcr15 = sha256(bytes(32) + sha256(receipt_digest).digest()).digest()
     rtmr3 = sha384(bytes(48) + receipt_digest).digest()
@@ -54,12 +56,15 @@ def unknown_keep(policy: AppraisalPolicy) -> AppraisalPolicy:
 
 def weigh_binding(result: AttestationResult) -> AttestationResult:
     """Return a verdict for which evidence over anything else than was asked is not authentic."""
+    failed = Outcome.FAILED
 
     def weigh(finding: Finding) -> Finding:
-        if finding.outcome is not Outcome.FAILED or not finding.check.id.endswith(BINDING):
+        if finding.outcome is not failed or not finding.check.id.endswith(BINDING):
             return finding
         return finding._replace(check=finding.check._replace(concern=Concern.AUTHENTICITY))
 
+    if not any(each.outcome is failed for each in result.findings):
+        return result
     return replace(result, findings=tuple(map(weigh, result.findings)))
 
 

@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -275,12 +276,18 @@ def build_ear(
 
 def claim_of(finding: Finding) -> str:
     """Return which claim of the vector a finding feeds, as `CLAIM_OF_FINDING` says."""
-    if finding.check.concern is Concern.AUTHENTICITY:
-        return "hardware"
-    for claim, words in CLAIM_OF_FINDING:
-        if words.search(finding.check.id):
-            return claim
-    return "configuration"
+    return "hardware" if finding.check.concern is Concern.AUTHENTICITY else _claim_of_check(finding.check.id)
+
+
+# There are as many checks as are written down, and nobody else names one.
+@lru_cache(maxsize=1024)
+def _claim_of_check(check_id: str) -> str:
+    return next((claim for claim, words in CLAIM_OF_FINDING if words.search(check_id)), "configuration")
+
+
+@lru_cache(maxsize=1024)
+def _vouches(check_id: str) -> bool:
+    return _VOUCHES.search(check_id) is not None
 
 
 def tier_of(value: int) -> Tier:
@@ -306,11 +313,12 @@ def _vector_of(result: AttestationResult) -> TrustVector:
     passed: set[str] = set()
     failed: set[str] = set()
     for finding in result.findings:
-        if finding.outcome is Outcome.PASSED:
+        outcome = finding.outcome
+        if outcome is Outcome.PASSED:
             claim = claim_of(finding)
-            if claim != "executables" or _VOUCHES.search(finding.check.id):
+            if claim != "executables" or _vouches(finding.check.id):
                 passed.add(claim)
-        elif finding.outcome is Outcome.FAILED:
+        elif outcome is Outcome.FAILED:
             failed.add(claim_of(finding))
     values = {
         claim: known.bad if claim in failed else known.good if claim in passed else 0

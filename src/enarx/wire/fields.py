@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from enarx.crypto.cbor import decode_untrusted, encode
+from enarx.crypto.cbor import decode_untrusted, is_ordered
 from enarx.errors import DecodeError
 
 __all__ = [
@@ -93,11 +93,7 @@ def decode_canonical(data: bytes, max_bytes: int, what: str) -> Any:
         DecodeError: it is none, larger, or encoded in another way. Nothing else, for any input.
     """
     value = decode_untrusted(data, max_bytes=max_bytes, what=what)
-    try:
-        canonical = encode(value) == data
-    except (TypeError, ValueError):  # a floating-point number, or text that is no UTF-8
-        canonical = False
-    if not canonical:
+    if not is_ordered(value):
         raise refusal(what, "another encoding of it", "the deterministic one")
     return value
 

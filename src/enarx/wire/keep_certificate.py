@@ -87,8 +87,11 @@ def encode_keep_extension(keep: KeepCertificate) -> bytes:
         UsageError: with both or neither, larger than 60 KiB, or what would be refused when it is read.
     """
     try:
-        data = _encode(keep)
-        _decode(data)
+        cmw = _cmw_of(keep)
+        # What is encoded was read back, as a wrapper: what it says is looked at without reading it once more.
+        data = encode_cmw_extension(cmw)
+        _require_size(data)
+        _keep_of(cmw)
     except DecodeError as error:
         raise UsageError(f"cannot encode the identity of a Keep: {error}") from error
     return data
@@ -100,8 +103,9 @@ def decode_keep_extension_untrusted(der: bytes) -> KeepCertificate:
     Raises:
         DecodeError: it is none of a Keep's certificate. Nothing else, for any input.
     """
-    keep = _decode(der)
-    if _encode(keep) != der:
+    _require_size(der)
+    keep = _keep_of(decode_cmw_extension_untrusted(der))
+    if encode_cmw_extension(_cmw_of(keep)) != der:
         raise _refusal("the extension", "another encoding of it", "the deterministic one")
     return keep
 
@@ -145,7 +149,12 @@ def is_marked_emulated_untrusted(der: bytes) -> bool:
         raise _refusal("the certificate", " ".join(str(error).split())[:200], "X.509 in DER") from error
 
 
-def _encode(keep: KeepCertificate) -> bytes:
+def _require_size(der: bytes) -> None:
+    if len(der) > MAX_EXTENSION_BYTES:
+        raise _refusal("the extension", f"{len(der)} bytes", f"at most {MAX_EXTENSION_BYTES}")
+
+
+def _cmw_of(keep: KeepCertificate) -> CmwCollection:
     entries: dict[str | int, Cmw] = {"identity": CmwRecord(IDENTITY_TYPE, keep.identity)}
     if keep.result is not None:
         kind = STEWARD_TYPE
@@ -159,13 +168,10 @@ def _encode(keep: KeepCertificate) -> bytes:
             number: decode_cmw_untrusted(each) for number, each in enumerate(keep.endorsements)
         }
         entries["endorsements"] = CmwCollection(numbered)
-    return encode_cmw_extension(CmwCollection(entries, kind))
+    return CmwCollection(entries, kind)
 
 
-def _decode(der: bytes) -> KeepCertificate:
-    if len(der) > MAX_EXTENSION_BYTES:
-        raise _refusal("the extension", f"{len(der)} bytes", f"at most {MAX_EXTENSION_BYTES}")
-    cmw = decode_cmw_extension_untrusted(der)
+def _keep_of(cmw: Cmw) -> KeepCertificate:
     if not isinstance(cmw, CmwCollection) or cmw.type not in {STEWARD_TYPE, SELF_SIGNED_TYPE}:
         raise _refusal("the extension", "another message", f"{STEWARD_TYPE} or {SELF_SIGNED_TYPE}")
     left = dict(cmw.entries)

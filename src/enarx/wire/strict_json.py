@@ -47,29 +47,9 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: in
             f"cannot decode the {what}: brackets, commas and colons: found {items}, want at most {max_items}"
         )
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(items)
-        if len(found) != len(items):
-            raise ValueError("a key twice in one object")
-        return found
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"the number {constant}")
-
-    def number(digits: str) -> int:
-        if len(digits) > 40:
-            raise ValueError("a number of more than 40 digits")
-        return int(digits)
-
-    def real(digits: str) -> float:
-        value = float(digits)
-        if not isfinite(value):
-            raise ValueError(f"the number {digits[:40]}")
-        return value
-
     try:
         text = data.rstrip(b"\0").decode("utf-8-sig")
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=refuse, parse_int=number, parse_float=real)
+        value = _DECODER.decode(text)
         if "\\u" in text:
             # Half of a surrogate pair is text that nobody can encode again; only an escape can write one.
             json.dumps(value, ensure_ascii=False).encode()
@@ -78,6 +58,33 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: in
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"cannot decode the {what}: found {_one_line(error)}, want JSON") from error
     return value
+
+
+def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(items)
+    if len(found) != len(items):
+        raise ValueError("a key twice in one object")
+    return found
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"the number {constant}")
+
+
+def _number(digits: str) -> int:
+    if len(digits) > 40:
+        raise ValueError("a number of more than 40 digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not isfinite(value):
+        raise ValueError(f"the number {digits[:40]}")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse, parse_int=_number, parse_float=_real)
 
 
 def _require_shallow(value: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enarx.crypto.cbor import MAX_DEPTH, MAX_ITEMS, Tagged, decode_untrusted, encode, read_tag_untrusted
+from enarx.crypto.cbor import MAX_DEPTH, MAX_ITEMS, Tagged, decode_untrusted, encode, is_ordered, read_tag_untrusted
 from enarx.errors import DecodeError
 
 SOAK_EXAMPLES = int(os.environ.get("ENARX_SOAK_EXAMPLES", "200000"))
@@ -275,3 +275,58 @@ def test_gives_a_plain_value_or_a_decode_error_for_any_change(value: object, at:
 @given(data=st.binary(max_size=300))
 def test_gives_a_plain_value_or_a_decode_error_for_very_many_bytes(data: bytes):
     check_any(data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1, "b": b"x" * 300, "aa": [{"z": None, "yy": True}]},
+        {5: 1, 24: 2, 1000: 3, -1: 4, "a": 5},
+        [{}, {"a": {"b": -1}}],
+        {"t" * 40: 1, "u" * 40: 2},
+        {"\N{SNOWMAN}": 1, "four": 2},
+        b"x" * 256,
+        "x" * 255,
+    ],
+)
+def test_what_was_encoded_is_ordered(value: object):
+    assert is_ordered(decode_untrusted(encode(value), max_bytes=1024))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"b": 1, "a": 2},
+        {"aa": 1, "b": 2},
+        {-1: 1, 1000: 2},
+        {"a": 1, 1: 2},
+        [{"b": 1, "a": 2}],
+        {"a": [[{"b": 1, "a": 2}]]},
+        {"\N{SNOWMAN}": 1, "abc": 2},
+        {"u" * 40: 1, "t" * 40: 2},
+    ],
+)
+def test_keys_in_another_order_are_not(value: object):
+    data = cbor2.dumps(value)
+    found = decode_untrusted(data, max_bytes=1024)
+    assert found == value
+    assert not is_ordered(found)
+    assert encode(found) != data
+
+
+def test_a_number_with_a_fraction_has_no_deterministic_encoding_here():
+    for value in (1.5, [1.5], {"a": [1.5]}):
+        assert not is_ordered(decode_untrusted(cbor2.dumps(value), max_bytes=64))
+
+
+def test_a_truth_value_as_a_key_is_no_number():
+    assert encode({1: 0}) == bytes.fromhex("a10100")
+    assert encode({True: 0}) == bytes.fromhex("a1f500")
+    assert encode({1: 0}) == bytes.fromhex("a10100")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(value=values)
+def test_is_ordered_exactly_if_it_is_encoded_the_same_way_again(value: object):
+    data = cbor2.dumps(value)
+    assert is_ordered(decode_untrusted(data, max_bytes=1 << 16)) is (encode(value) == data)

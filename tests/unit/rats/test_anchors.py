@@ -37,6 +37,16 @@ def test_takes_it_as_what_it_is(root):
     assert TrustAnchors().extended(emulated=frozenset({digest}), tpm_aks=frozenset()).insecure_emulated == {digest}
 
 
+def test_the_same_extension_is_the_same_anchors(root):
+    digest, anchors = hashlib.sha256(root).digest(), TrustAnchors()
+    first = anchors.extended(emulated=frozenset({digest}), tpm_aks=frozenset())
+    assert anchors.extended(emulated=frozenset({digest}), tpm_aks=frozenset()) is first
+    assert anchors.extended(emulated=frozenset({digest}), tpm_aks=frozenset({b"k"})).tpm_aks == {b"k"}
+    again = anchors.extended(emulated=frozenset(), tpm_aks=frozenset())
+    assert again == anchors
+    assert anchors.insecure_emulated == frozenset()
+
+
 def test_takes_the_roots_of_vendors():
     roots = (FakeAmd().root,)
     assert TrustAnchors(amd=roots).amd == roots

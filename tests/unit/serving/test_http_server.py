@@ -140,3 +140,93 @@ def test_refuses_certificates_that_are_none(tmp_path):
         make_context(str(tmp_path / "file"), str(tmp_path / "file"), None)
     with pytest.raises(UsageError, match="TLS certificate"):
         make_context(str(tmp_path / "none"), str(tmp_path / "none"), None)
+
+
+def pieces_of(app, request=REQUEST):
+    """Return what an application's answer is written as, piece by piece."""
+    written = []
+
+    class Recording(http_server._Joining):
+        __slots__ = ()
+
+        def __init__(self, transport, loop):
+            class Noting:
+                def __getattr__(self, name):
+                    return getattr(transport, name)
+
+                def write(self, data):
+                    written.append(bytes(data))
+                    transport.write(data)
+
+            super().__init__(Noting(), loop)
+
+    async def run():
+        listening = bind_api("127.0.0.1", 0, secure=False)
+        server = HttpServer(app, listening, None)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+        try:
+            async with asyncio.timeout(20):
+                writer.write(request)
+                read = await reader.read()
+        finally:
+            writer.close()
+            await server.stop()
+        assert b"".join(written) == read
+        return written
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(http_server, "_Joining", Recording)
+        return asyncio.run(run())
+
+
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-length", b"6"), (b"connection", b"close")],
+}
+BEGIN = {"type": "http.response.body", "body": b"abc", "more_body": True}
+END = {"type": "http.response.body", "body": b"def"}
+
+
+def test_an_answer_goes_out_in_one_piece():
+    async def app(scope, receive, send):
+        await send(START)
+        await send({**END, "body": b"abcdef"})
+
+    (piece,) = pieces_of(app)
+    assert piece.startswith(b"HTTP/1.1 200")
+    assert piece.endswith(b"\r\n\r\nabcdef")
+
+
+def test_a_head_does_not_wait_for_a_body_that_comes_later():
+    async def app(scope, receive, send):
+        await send(START)
+        await asyncio.sleep(0.01)
+        await send(BEGIN)
+        await send(END)
+
+    head, *rest = pieces_of(app)
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == [b"abc", b"def"]
+
+
+def test_a_large_body_is_not_copied_behind_its_head(monkeypatch):
+    monkeypatch.setattr(http_server, "_JOINED_BYTES", 2)
+
+    async def app(scope, receive, send):
+        await send(START)
+        await send(BEGIN)
+        await send(END)
+
+    head, *rest = pieces_of(app)
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == [b"abc", b"def"]
+
+
+def test_what_was_begun_is_written_before_the_end():
+    async def app(scope, receive, send):
+        await send(START)
+        raise RuntimeError
+
+    assert pieces_of(app)[0].startswith(b"HTTP/1.1 200")

@@ -267,6 +267,28 @@ def test_unknown_paths_and_methods_are_problems():
     answer = served.ask("DELETE", "/v1/challenge")
     assert problem(answer)[0] == "method"
     assert answer.headers["allow"] == "POST"
+    answer = served.ask("POST", "/v1/policies")
+    assert (problem(answer)[0], answer.headers["allow"]) == ("method", "GET, HEAD")
+    assert problem(served.ask("GET", "/v1/challenge"))[0] == "method"
+
+
+def test_what_can_be_got_has_a_head():
+    served = Served()
+    got, head = served.ask("GET", "/v1/ca.pem"), served.ask("HEAD", "/v1/ca.pem")
+    assert (head.status_code, head.headers["content-length"]) == (200, got.headers["content-length"])
+
+
+def test_a_web_socket_is_closed():
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    asyncio.run(Served().app({"type": "websocket", "path": "/v1/challenge", "headers": []}, receive, send))
+    assert sent == ["websocket.close"]
 
 
 def test_the_originals_protocol_is_answered_only_where_it_is_allowed():

@@ -213,3 +213,13 @@ def test_a_key_of_the_original_s_protocol_has_no_name():
     assert EMULATED in made.subject.rfc4514_string().replace("\\", "")
     with pytest.raises(VerificationError):
         verified(made)
+
+
+def test_what_is_encoded_once_is_what_would_be_encoded_each_time():
+    first, second = issue(), issue(dns=("else.example.com",))
+    for certificate in (first, second):
+        for extension in certificate.extensions:
+            raw = extension.value.public_bytes()
+            assert raw in certificate.public_bytes(Encoding.DER)
+    assert next(iter(value(second, x509.SubjectAlternativeName)[0])) == x509.DNSName("else.example.com")
+    assert list(value(issue(), x509.SubjectAlternativeName)[0]) == list(value(first, x509.SubjectAlternativeName)[0])

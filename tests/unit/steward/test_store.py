@@ -107,6 +107,10 @@ def test_a_nonce_is_good_for_one_entry(store):
     assert answers[2].index == 1
     (refused,) = store.append([Append(b"d", nonce)], SIGNER)
     assert isinstance(refused, ReplayedNonceError)
+    # Others that are appended with it go in, in the same transaction.
+    answers = store.append([Append(b"e", b"m" * 32), Append(b"f", nonce), Append(b"g", b"o" * 32)], SIGNER)
+    assert [type(each) for each in answers] == [Logged, ReplayedNonceError, Logged]
+    assert (answers[0].checkpoint, answers[2].index) == (answers[2].checkpoint, answers[0].index + 1)
     assert isinstance(refused, VerificationError)
 
 
