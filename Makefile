@@ -35,7 +35,7 @@ test: dev ## the default test suite, on every Python found
 .PHONY: test-slow
 test-slow: dev slow-tools ## tests that need other languages' compilers, services, machines or minutes
 	tools/build-test-image --arch aarch64 & tools/build-test-image; wait $$!
-	$(BIN)/python -m pytest -n auto --dist worksteal --timeout 900 -m slow
+	$(BIN)/python -m pytest -n "$$(nproc)" --dist worksteal --timeout 900 -m slow
 
 .PHONY: languages
 languages: dev slow-tools ## build the examples of other languages, each into build/languages/packages

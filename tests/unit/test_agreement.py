@@ -15,7 +15,7 @@ from enarx.host.fleet import HostLimits
 from enarx.keep import options
 from enarx.serving import logs
 from enarx.verifier import keep_evidence
-from enarx.wire import enarx_toml, receipt_file, session
+from enarx.wire import receipt_file, session
 
 
 def test_backends():
@@ -48,7 +48,6 @@ def test_what_a_host_can_be_told():
 
 
 def test_sizes():
-    assert run._MAX_CONFIG_BYTES == enarx_toml.MAX_BYTES
     assert attest._MAX_RECEIPT_BYTES == receipt_file.MAX_RECEIPT_BYTES
     assert tls._MAX_LEAF_BYTES == receipt_file._MAX_LEAF_BYTES
     assert models.MAX_PORT_NAME_BYTES == frames._MAX_NAME_BYTES

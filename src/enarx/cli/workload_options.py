@@ -7,6 +7,7 @@ import os
 
 from enarx.errors import ConfigError, UsageError
 from enarx.wire import decode_enarx_toml
+from enarx.wire.enarx_toml import MAX_BYTES
 from enarx.wire.overrides import Overrides
 from enarx.wire.units import parse_duration, parse_size
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from enarx.cli.options import Parsed
     from enarx.runtime.workload import Directory
     from enarx.wire import EnarxToml
-
-_MAX_CONFIG_BYTES = 1_000_000
 
 
 def read_config(path: str) -> EnarxToml:
@@ -27,7 +26,7 @@ def read_config(path: str) -> EnarxToml:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(_MAX_CONFIG_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration: {path}: {error.strerror}", path=path) from error
     return decode_enarx_toml(data, path=path)
