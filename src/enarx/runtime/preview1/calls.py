@@ -166,11 +166,11 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
         return seek(0, _SEEK_CUR, host.box[ARG1])
 
     def poll_oneoff() -> int:
-        # It brings `select`, which few that come here have a use for.
-        from enarx.runtime.preview1.polling import Poller
-
         nonlocal poll
-        poll = poll or Poller(host).poll
+        if poll is None:
+            from enarx.runtime.preview1.polling import Poller
+
+            poll = Poller(host).poll
         return poll()
 
     def wall_clock() -> int:
