@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -231,6 +232,17 @@ def test_what_is_not_the_guest_s_error_ends_it_and_is_kept(machine, name, argume
     else:
         assert found is None
         assert made.failure is error
+
+
+def test_calls_that_cannot_be_loaded_end_it_and_later_ones_too(machine, monkeypatch):
+    made = machine({0: File()})
+    made.iovecs(0, (128, 8))
+    monkeypatch.setitem(sys.modules, "enarx.runtime.preview1.calls", None)
+    assert made.call("fd_read", 0, 0, 1) is None
+    assert isinstance(made.failure, ImportError)
+    assert made.call("fd_close", 0) is None
+    # What a hello needs is there all the same.
+    assert made.call("fd_write", 0, 0, 1) == errno.SUCCESS
 
 
 @pytest.mark.parametrize("name", ["sock_recv", "sock_send"])
