@@ -40,7 +40,7 @@ _POLLIN = 1
 
 
 def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
-    """Return the callbacks by name. Among them is `fd_write` again, as it is quicker for sockets."""
+    """Return the callbacks by name."""
     table = host.table
     poll: Callable[[], int] | None = None
 
@@ -198,8 +198,7 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
     }
     for name in ("fd_read", "sock_recv"):
         made[name] = _fast_receive(host, made[name], flagged=name == "sock_recv")
-    made["sock_send"] = _fast_send(host, made["sock_send"], flagged=True)
-    made["fd_write"] = _fast_send(host, host.guard(lambda: host.send(table[host.box[ARG0]])), flagged=False)
+    made["sock_send"] = fast_send(host, made["sock_send"], flagged=True)
     return made
 
 
@@ -234,8 +233,14 @@ def _fast_receive(host: Host, whole: Callable[[], int | None], *, flagged: bool)
     return callback
 
 
-def _fast_send(host: Host, whole: Callable[[], int | None], *, flagged: bool) -> Callable[[], int | None]:
-    """Answer what nearly every write of a non-blocking socket is: one buffer, and what goes of it."""
+def fast_send(host: Host, whole: Callable[[], int | None], *, flagged: bool) -> Callable[[], int | None]:
+    """Answer what nearly every write of a non-blocking socket is, one buffer and what goes of it; leave the rest.
+
+    Args:
+        host: whose workload calls.
+        whole: answers the rest.
+        flagged: whether the call has flags.
+    """
     table = host.table
 
     def callback() -> int | None:
