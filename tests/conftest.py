@@ -40,6 +40,7 @@ def pytest_configure() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run three tests on two processors: those of processes wait for half of their time."""
     return (len(os.sched_getaffinity(0)) * 3 + 1) // 2

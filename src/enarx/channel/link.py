@@ -680,8 +680,9 @@ class Link:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BREAK_S):
                 await self._greeted.wait()
-                return
-        self._send(_BREAK)
+        # On a busy machine the time may be over in the turn of the loop in which the hello came and was answered.
+        if not self._greeted.is_set():
+            self._send(_BREAK)
 
     def _greet(self, data: memoryview) -> memoryview:
         """Look for the peer's hello, and return what follows it."""

@@ -400,19 +400,29 @@ class HostClient:
             ) from error
 
     async def _refusal(self, answer: httpx2.Response) -> EnarxError:
-        """Return a host's refusal as an error of ours, in its own words where it has any."""
-        try:
-            said = load_json_untrusted(await _read_limited(answer), what="host's answer", max_bytes=MAX_ANSWER_BYTES)
-            kind, message, hint = _told(said["error"])
-        except (DecodeError, TypeError, KeyError, AttributeError):
-            return TransportError(
-                f"cannot understand the host: {self.address.url}: found status {answer.status_code} and no reason that an enarx"
-                " host of this version gives, want one",
-                hint=_WRONG_HOST,
-            )
-        if answer.status_code in {401, 403}:
-            hint = ACCESS_HINT
-        return _ERRORS.get(kind, TransportError)(f"the host {self.address.url} says: {message}", hint=hint)
+        return refusal(answer.status_code, await _read_limited(answer), self.address.url)
+
+
+def refusal(status: int, body: bytes, where: str) -> EnarxError:
+    """Return a host's refusal as an error of ours, in its own words where it has any.
+
+    Args:
+        status: of HTTP.
+        body: of the answer.
+        where: the host, for messages.
+    """
+    try:
+        said = load_json_untrusted(body, what="host's answer", max_bytes=MAX_ANSWER_BYTES)
+        kind, message, hint = _told(said["error"])
+    except (DecodeError, TypeError, KeyError, AttributeError):
+        return TransportError(
+            f"cannot understand the host: {where}: found status {status} and no reason that an enarx host of this version gives,"
+            " want one",
+            hint=_WRONG_HOST,
+        )
+    if status in {401, 403}:
+        hint = ACCESS_HINT
+    return _ERRORS.get(kind, TransportError)(f"the host {where} says: {message}", hint=hint)
 
 
 class _BrokenError(Exception):

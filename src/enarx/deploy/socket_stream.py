@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
-from enarx.deploy.host_client import ACCESS_HINT, clean
-from enarx.errors import TransportError, UsageError
+from enarx.deploy.host_client import clean, refusal
+from enarx.errors import TransportError
 from enarx.wire.host_api import MAX_SESSION_PIECE_BYTES, SUBPROTOCOL
 
 __all__ = ["SocketStream", "open_socket_stream"]
@@ -105,8 +105,8 @@ async def open_socket_stream(
         where: the host, for messages.
 
     Raises:
-        TransportError: the host does not answer, or refuses.
-        UsageError: the host does not accept the token.
+        EnarxError: the host refuses, in its words; see `refusal`.
+        TransportError: it does not answer, or is none.
     """
     try:
         connection = await _ConnectHere(
@@ -125,15 +125,7 @@ async def open_socket_stream(
             write_limit=_WRITE_LIMIT_BYTES,
         )
     except InvalidStatus as error:
-        status = error.response.status_code
-        if status in {401, 403}:
-            raise UsageError(
-                f"the host {where} refuses a session: found status {status}, want one for this token",
-                hint=ACCESS_HINT,
-            ) from error
-        raise TransportError(
-            f"cannot open a session: {where}: found status {status}, want a Keep that takes one", hint=_GONE
-        ) from error
+        raise refusal(error.response.status_code, bytes(error.response.body), where) from error
     except (InvalidHandshake, WebSocketException, OSError, TimeoutError) as error:
         raise TransportError(
             f"cannot open a session: {where}: found {_reason(error)}, want a WebSocket of an enarx host", hint=_GONE

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 
 import pytest
 
@@ -90,6 +91,14 @@ async def read_all(stream, size=1 << 18):
     while piece := await stream.read(size):
         found += piece
     return bytes(found)
+
+
+async def read_to_end(sock):
+    """Return everything that a socket receives."""
+    data = b""
+    while piece := await asyncio.get_running_loop().sock_recv(sock, 1 << 18):
+        data += piece
+    return data
 
 
 async def until(condition):
@@ -441,6 +450,26 @@ def test_the_end_of_a_link_ends_every_stream():
             pair.keep.close()
 
     run(test)
+
+
+def test_a_hello_that_comes_as_the_host_loses_patience_is_the_beginning_of_a_link(monkeypatch):
+    """What ends an earlier link would end the new one, were it sent after the host's hello."""
+
+    async def work():
+        monkeypatch.setattr(link, "BREAK_S", 0.01)
+        async with Peer(hello=False) as peer:
+            opening = asyncio.ensure_future(open_link(peer.here, role="host"))
+            await asyncio.sleep(0)
+            # Both are there when the loop looks again, as they are in a process that had to wait for a processor.
+            late = time.monotonic() + 2 * link.BREAK_S
+            peer.sock.send(frames.encode_hello("keep"))
+            while time.monotonic() < late:
+                pass
+            opened = await opening
+            opened.close()
+            assert await read_to_end(peer.sock) == frames.encode_hello("host")
+
+    run(work)
 
 
 def test_a_hello_comes_first_and_in_time():
