@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -43,9 +44,29 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
+class Facts(NamedTuple):
+    """What a Python file says of itself, and lines of it."""
+
+    docstring: str | None
+    annotates: bool
+    passes_over: list[int]
+    asserts: list[int]
+
+
 @cache
-def parsed(path):
-    return ast.parse(read(path))
+def facts(path):
+    # The trees themselves are millions of objects, among which every later search for garbage would look.
+    tree = ast.parse(read(path))
+    annotates, passes_over, asserts = False, [], []
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AnnAssign():
+                annotates = True
+            case ast.ExceptHandler(type=None) | ast.ExceptHandler(body=[ast.Pass() | ast.Expr(ast.Constant()), *_]):
+                passes_over.append(node.lineno)
+            case ast.Assert():
+                asserts.append(node.lineno)
+    return Facts(ast.get_docstring(tree), annotates, passes_over, asserts)
 
 
 def below(folder, paths=PYTHON):
@@ -73,7 +94,7 @@ def test_the_licence_is_the_first_line():
 def test_a_module_says_what_it_is_for():
     wrong = []
     for path in PYTHON:
-        docstring = ast.get_docstring(parsed(path))
+        docstring = facts(path).docstring
         if not docstring:
             # Tests may be named so that nothing is left to say.
             if not path.is_relative_to(TOP / "tests"):
@@ -90,35 +111,16 @@ def test_a_module_says_what_it_is_for():
 
 
 def test_annotations_cost_nothing():
-    def annotates(path):
-        return any(isinstance(node, ast.FunctionDef | ast.AnnAssign) for node in ast.walk(parsed(path)))
-
     told = "from __future__ import annotations"
-    assert [named(path) for path in below("src") if told not in read(path) and annotates(path)] == []
+    assert [named(path) for path in below("src") if told not in read(path) and facts(path).annotates] == []
 
 
 def test_no_error_is_passed_over_in_silence():
-    wrong = []
-    for path in PYTHON:
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.ExceptHandler):
-                body = node.body[0]
-                empty = isinstance(body, ast.Pass) or (
-                    isinstance(body, ast.Expr) and isinstance(body.value, ast.Constant)
-                )
-                if node.type is None or empty:
-                    wrong.append(f"{named(path)}:{node.lineno}")
-    assert wrong == []
+    assert [f"{named(path)}:{line}" for path in PYTHON for line in facts(path).passes_over] == []
 
 
 def test_no_source_asserts():
-    asserts = [
-        f"{named(path)}:{node.lineno}"
-        for path in below("src")
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Assert)
-    ]
-    assert asserts == []
+    assert [f"{named(path)}:{line}" for path in below("src") for line in facts(path).asserts] == []
 
 
 # Written so that this file does not hold what it looks for.
@@ -235,7 +237,7 @@ def test_what_a_package_loads_when_it_is_asked_for_is_not_called_as_a_module_of_
     for path in lazy:
         lists = [
             node.value
-            for node in parsed(path).body
+            for node in ast.parse(read(path)).body
             if isinstance(node, ast.Assign)
             and any(isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets)
         ]
