@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import vendor_keys
 from tests.guests import build
 
 ENARX = Path(sys.executable).with_name("enarx")
@@ -32,12 +33,16 @@ LINGER_S = 2.0
 
 
 def pytest_configure() -> None:
-    """Have signals mean something to what is started here, also where who started this ignores them, as a shell's `&` and `nohup` do."""
+    """Take vendors' keys from those that are kept, and have signals mean what they should.
+
+    Who started this may ignore them, as a shell's `&` and `nohup` do, and what is started here would, too.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    vendor_keys.use()
 
 
 @pytest.hookimpl(optionalhook=True)
