@@ -107,12 +107,15 @@ class Host:
 
     def _later(self, name: str) -> Callable[[], int | None]:
         """Return a callback that is made when it is called first."""
+        call: Callable[[], int | None] | None = None
 
         def callback() -> int | None:
-            try:
-                call = self._calls()[name]
-            except BaseException as error:  # noqa: BLE001  # nothing may pass through C
-                return self.judge(error)
+            nonlocal call
+            if call is None:
+                try:
+                    call = self._calls()[name]
+                except BaseException as error:  # noqa: BLE001  # nothing may pass through C
+                    return self.judge(error)
             return call()
 
         return callback
