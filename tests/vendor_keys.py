@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from enarx.emulator import pki
+from enarx.user_files import write_whole
 
 FOLDER = Path(__file__).parents[1] / "build" / "test-keys"
 MOST = 24
@@ -47,8 +47,7 @@ def _kept(path: Path, make: Callable[[], RSAPrivateKey]) -> RSAPrivateKey:
     except FileNotFoundError:
         key = make()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Another process may be making its own: a file is whole or not there.
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()))
-    os.replace(file.name, path)
+    data = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    # Another process may be making its own.
+    write_whole(str(path), data, temporary=f"{path}.{os.getpid()}", is_durable=False)
     return key

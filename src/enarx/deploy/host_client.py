@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from enarx.image.measure import LaunchParts
 
 __all__ = [
-    "ACCESS_HINT",
     "HostAddress",
     "HostClient",
     "HostKeep",
@@ -46,6 +45,7 @@ __all__ = [
     "HostReason",
     "clean",
     "parse_address",
+    "refusal",
     "require_id",
 ]
 
@@ -421,7 +421,7 @@ def refusal(status: int, body: bytes, where: str) -> EnarxError:
             hint=_WRONG_HOST,
         )
     if status in {401, 403}:
-        hint = ACCESS_HINT
+        hint = _ACCESS_HINT
     return _ERRORS.get(kind, TransportError)(f"the host {where} says: {message}", hint=hint)
 
 
@@ -429,7 +429,7 @@ class _BrokenError(Exception):
     """A connection ended before everything was sent."""
 
 
-ACCESS_HINT = "set ENARX_HOST_TOKEN or pass --token-file with the token that the host's owner gave you"
+_ACCESS_HINT = "set ENARX_HOST_TOKEN or pass --token-file with the token that the host's owner gave you"
 _WRONG_HOST = "check the address and port, and that `enarx host serve` of the same version runs there"
 
 

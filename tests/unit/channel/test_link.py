@@ -95,10 +95,10 @@ async def read_all(stream, size=1 << 18):
 
 async def read_to_end(sock):
     """Return everything that a socket receives."""
-    data = b""
-    while piece := await asyncio.get_running_loop().sock_recv(sock, 1 << 18):
-        data += piece
-    return data
+    found = bytearray()
+    while piece := await asyncio.get_running_loop().sock_recv(sock, 1 << 16):
+        found += piece
+    return bytes(found)
 
 
 async def until(condition):
@@ -603,12 +603,6 @@ class Relayed:
         self.far.close()
         await self.pair.__aexit__()
 
-    async def read_all(self, sock):
-        found = bytearray()
-        while piece := await self.loop.sock_recv(sock, 1 << 16):
-            found += piece
-        return bytes(found)
-
 
 def test_a_relay_carries_bytes_both_ways_and_keeps_a_half_close():
     async def test():
@@ -620,7 +614,7 @@ def test_a_relay_carries_bytes_both_ways_and_keeps_a_half_close():
                 sock.shutdown(socket.SHUT_WR)
 
             for here, there in ((relayed.near, relayed.far), (relayed.far, relayed.near)):
-                _, found = await asyncio.gather(send(here, text), relayed.read_all(there))
+                _, found = await asyncio.gather(send(here, text), read_to_end(there))
                 assert found == text
             await asyncio.gather(*relayed.tasks)
             assert not relayed.pair.host._streams
