@@ -94,6 +94,16 @@ PLAIN = [
     "sock_accept",
     "sock_shutdown",
 ]
+# Of those, the ones with an answer of a fixed size: the parameter that says where it goes, and its bytes. Python leaves
+# it in the mailbox, and the router moves it.
+RESULTS = {
+    "fd_fdstat_get": (1, 24),
+    "fd_filestat_get": (1, 64),
+    "fd_prestat_get": (1, 8),
+    "fd_seek": (3, 8),
+    "fd_tell": (1, 8),
+    "sock_accept": (2, 4),
+}
 HOST_FUNCTIONS = ["refuse", "move", *VECTORED, *PLAIN, "poll_oneoff", "wall_clock"]
 
 # The parameter, beside the first, that is a descriptor too.
@@ -104,6 +114,9 @@ FIRST_DESCRIPTOR = {"path_symlink": 2}
 # Byte offsets in the mailbox; src/enarx/runtime/preview1/mailbox.py has them as indices of u32.
 ERRNO, PAGES, IOV_PTR, IOV_LEN, ARGS = 0, 4, 8, 12, 16
 OPEN, OPEN_LIMIT, EXITED, EXIT_CODE, COUNT, NOW, OWN_CLOCK, WALL = 100, 108, 112, 116, 120, 128, 136, 144
+MAPPED, DIRECT, RESULT, RESULT_BYTES = 152, 156, 160, 64
+# What no descriptor has for a number.
+NOBODY = -1
 # The map: one u16 for each of the workload's numbers. 0 is free, HELD is Python's, anything else the engine's number.
 MAP, MAP_ENTRIES, HELD = 4096, 30720, 0xFFFF
 
@@ -155,8 +168,11 @@ def trampoline() -> str:
 
 
 def post(signature: str) -> list[str]:
-    """Put the arguments and the memory's size in the mailbox."""
-    lines = [f"(i32.store $box (i32.const {PAGES}) (memory.size $app))"]
+    """Put the arguments and the memory's size in the mailbox, and success for an answer until Python has another."""
+    lines = [
+        f"(i32.store $box (i32.const {PAGES}) (memory.size $app))",
+        f"(i32.store $box (i32.const {ERRNO}) (i32.const 0))",
+    ]
     for n, kind in enumerate(signature):
         lines.append(f"({TYPES[kind]}.store $box (i32.const {ARGS + 8 * n}) (local.get $p{n}))")
     return lines
@@ -173,6 +189,44 @@ def native(name: str, signature: str) -> str:
         f"(call $native (local.get $p{n}))" if n in descriptors else f"(local.get $p{n})" for n in range(len(signature))
     )
     return f"(call $w_{name} {arguments})"
+
+
+def direct(name: str) -> list[str]:
+    """Read the first iovec, and say whether it is all there is to the call.
+
+    It is where one buffer within the memory as Python has it mapped is to be moved, and there are no flags.
+    """
+    conditions = [
+        "(i32.eq (local.get $p2) (i32.const 1))",
+        f"(i32.eq (memory.size $app) (i32.load $box (i32.const {MAPPED})))",
+        f"(call $within (i32.load $box (i32.const {IOV_PTR})) (i32.load $box (i32.const {IOV_LEN})))",
+    ]
+    if name.startswith("sock_"):
+        conditions.append("(i32.eqz (local.get $p3))")
+    every = conditions[0]
+    for condition in conditions[1:]:
+        every = f"(i32.and {every} {condition})"
+    return [
+        "(if (local.get $p2) (then",
+        f"  (i32.store $box (i32.const {IOV_PTR}) (i32.load $app (local.get $p1)))",
+        f"  (i32.store $box (i32.const {IOV_LEN}) (i32.load $app offset=4 (local.get $p1)))))",
+        f"(i32.store $box (i32.const {DIRECT}) (select (local.get $p0) (i32.const {NOBODY}) {every}))",
+        f"(i32.store $box (i32.const {COUNT}) (i32.const 0))",
+    ]
+
+
+def move_result(name: str) -> list[str]:
+    """Move an answer of a fixed size into the workload's memory, where the call succeeded."""
+    parameter, size = RESULTS[name]
+    kind, width = ("i64", 8) if size % 8 == 0 else ("i32", 4)
+    return [
+        f"(if (i32.eqz {ANSWER}) (then",
+        *(
+            f"  ({kind}.store $app offset={at} (local.get $p{parameter}) ({kind}.load $box (i32.const {RESULT + at})))"
+            for at in range(0, size, width)
+        ),
+        "  ))",
+    ]
 
 
 def routed(name: str, signature: str) -> list[str]:
@@ -193,11 +247,13 @@ def routed(name: str, signature: str) -> list[str]:
         ]
         if name == "sock_recv":
             body.append("  (if (i32.eqz (call $within (local.get $p5) (i32.const 2))) (then (return (i32.const 21))))")
-        body += [
-            "  (if (local.get $p2) (then",
-            f"    (i32.store $box (i32.const {IOV_PTR}) (i32.load $app (local.get $p1)))",
-            f"    (i32.store $box (i32.const {IOV_LEN}) (i32.load $app offset=4 (local.get $p1)))))",
-        ]
+        body += ["  " + line for line in direct(name)]
+    if name in RESULTS:
+        parameter, size = RESULTS[name]
+        body.append(
+            f"  (if (i32.eqz (call $within (local.get $p{parameter}) (i32.const {size})))"
+            f" (then (return (i32.const {FAULT}))))"
+        )
     body += ["  " + line for line in post(signature)]
     if name in REFUSALS:
         if first or second is not None:
@@ -213,6 +269,8 @@ def routed(name: str, signature: str) -> list[str]:
         body.append(f"  (i32.store $app (local.get $p{VECTORED[name]}) (i32.load $box (i32.const {COUNT})))")
         if name == "sock_recv":
             body.append("  (i32.store16 $app (local.get $p5) (i32.const 0))")
+    if name in RESULTS:
+        body += ["  " + line for line in move_result(name)]
     body.append(f"  (return {ANSWER})))")
     return body
 
@@ -291,6 +349,7 @@ def special(name: str, signature: str) -> list[str]:
             "(if (i32.eqz (call $within (local.get $p3) (i32.const 4))) (then (return (i32.const 21))))",
             "(if (i32.eqz (local.get $p2)) (then (return (i32.const 28))))",
             *post(signature),
+            f"(i32.store $box (i32.const {COUNT}) (i32.const 0))",
             # The engine's monotonic clock has a start of its own; Python needs a reading of it. The answer lands where
             # the events will, since every pointer of the engine's functions is one into the workload's memory.
             # What was there is put back: it may be the list itself.

@@ -17,6 +17,7 @@ from enarx.runtime.preview1.mailbox import (
     ARG2,
     ARG3,
     COUNT,
+    DIRECT,
     ERRNO,
     FREE,
     HELD,
@@ -25,7 +26,8 @@ from enarx.runtime.preview1.mailbox import (
     MAP_ENTRIES,
     OPEN,
     OPEN_LIMIT,
-    PAGES,
+    RESULT,
+    RESULT_BYTES,
     WALL,
 )
 
@@ -46,8 +48,6 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
 
     def receive(descriptor: Descriptor, read: Callable[[memoryview], int]) -> int:
         """Fill the guest's buffers with what is there, waiting only for the first byte."""
-        box = host.box
-        box[COUNT] = 0
         found = host.buffers()
         if found is None:
             return errno.FAULT
@@ -68,7 +68,7 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
             done += count
             if count < len(buffer) or waits:
                 break
-        box[COUNT] = done
+        host.box[COUNT] = done
         return errno.SUCCESS
 
     def fd_read() -> int:
@@ -115,9 +115,7 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
             if number == MAP_ENTRIES:
                 return errno.MFILE
         accepted = accept(box[ARG1])
-        if not host.store(box[ARG2], number.to_bytes(4, "little")):
-            accepted.close()
-            return errno.FAULT
+        box[RESULT] = number
         table[number] = accepted
         numbers[number] = HELD
         host.changes += 1
@@ -145,9 +143,10 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
         descriptor = table[host.box[ARG0]]
         # dev, ino, filetype, nlink, size, three times: of stdio and sockets only the type says anything.
         stat = (descriptor.filetype << 128) | (1 << 192)
-        return errno.SUCCESS if host.store(host.box[ARG1], stat.to_bytes(64, "little")) else errno.FAULT
+        host.result[:] = stat.to_bytes(RESULT_BYTES, "little")
+        return errno.SUCCESS
 
-    def seek(offset: int, whence: int, result: int) -> int:
+    def seek(offset: int, whence: int) -> int:
         descriptor = table[host.box[ARG0]]
         move = getattr(descriptor, "seek", None)
         if move is None:
@@ -155,15 +154,16 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
         if whence > 2:
             return errno.INVAL
         position = move(offset, whence)
-        return errno.SUCCESS if host.store(result, position.to_bytes(8, "little")) else errno.FAULT
+        host.box[RESULT], host.box[RESULT + 1] = position & 0xFFFFFFFF, position >> 32
+        return errno.SUCCESS
 
     def fd_seek() -> int:
         box = host.box
         offset = box[ARG1] | box[ARG1 + 1] << 32
-        return seek(offset - (1 << 64) if offset >> 63 else offset, box[ARG2], box[ARG3])
+        return seek(offset - (1 << 64) if offset >> 63 else offset, box[ARG2])
 
     def fd_tell() -> int:
-        return seek(0, _SEEK_CUR, host.box[ARG1])
+        return seek(0, _SEEK_CUR)
 
     def poll_oneoff() -> int:
         nonlocal poll
@@ -198,7 +198,7 @@ def make_calls(host: Host) -> dict[str, Callable[[], int | None]]:
     }
     for name in ("fd_read", "sock_recv"):
         made[name] = _fast_receive(host, made[name], flagged=name == "sock_recv")
-    made["sock_send"] = fast_send(host, made["sock_send"], flagged=True)
+    made["sock_send"] = fast_send(host, made["sock_send"])
     return made
 
 
@@ -208,23 +208,17 @@ def _fast_receive(host: Host, whole: Callable[[], int | None], *, flagged: bool)
 
     def callback() -> int | None:
         box = host.box
-        memory = host.memory
-        start = box[IOV_PTR]
-        end = start + box[IOV_LEN]
-        if box[ARG2] != 1 or box[PAGES] != host.pages or end > len(memory) or (flagged and box[ARG3]):
-            return whole()
-        descriptor = table.get(box[ARG0])
+        descriptor = table.get(box[DIRECT])
         if descriptor is None or (flagged and not descriptor.is_socket):
             return whole()
         # Called through a name of its own, it is not taken for a method: Python finds it faster.
         read = descriptor.read
+        start = box[IOV_PTR]
         try:
-            box[COUNT] = read(memory[start:end])
-            box[ERRNO] = 0
+            box[COUNT] = read(host.memory[start : start + box[IOV_LEN]])
         except BlockingIOError:
             if not descriptor.flags & FDFLAGS_NONBLOCK:
                 return whole()
-            box[COUNT] = 0
             box[ERRNO] = errno.AGAIN
         except BaseException as error:  # noqa: BLE001  # nothing may pass through C
             return host.judge(error)
@@ -233,32 +227,25 @@ def _fast_receive(host: Host, whole: Callable[[], int | None], *, flagged: bool)
     return callback
 
 
-def fast_send(host: Host, whole: Callable[[], int | None], *, flagged: bool) -> Callable[[], int | None]:
+def fast_send(host: Host, whole: Callable[[], int | None]) -> Callable[[], int | None]:
     """Answer what nearly every write of a non-blocking socket is, one buffer and what goes of it; leave the rest.
 
     Args:
         host: whose workload calls.
         whole: answers the rest.
-        flagged: whether the call has flags.
     """
     table = host.table
 
     def callback() -> int | None:
         box = host.box
-        memory = host.memory
-        start = box[IOV_PTR]
-        end = start + box[IOV_LEN]
-        if box[ARG2] != 1 or box[PAGES] != host.pages or end > len(memory) or (flagged and box[ARG3]):
-            return whole()
-        descriptor = table.get(box[ARG0])
-        if descriptor is None or not descriptor.is_socket or not descriptor.flags & FDFLAGS_NONBLOCK:
+        descriptor = table.get(box[DIRECT])
+        if descriptor is None or not descriptor.flags & FDFLAGS_NONBLOCK or not descriptor.is_socket:
             return whole()
         write = descriptor.write
+        start = box[IOV_PTR]
         try:
-            box[COUNT] = write(memory[start:end])
-            box[ERRNO] = 0
+            box[COUNT] = write(host.memory[start : start + box[IOV_LEN]])
         except BaseException as error:  # noqa: BLE001  # nothing may pass through C
-            box[COUNT] = 0
             return host.judge(error)
         return None
 

@@ -282,6 +282,7 @@ def _route(
 
     box = view(b"mailbox")
     host.box = box.cast("I")
+    host.result = box[4 * mailbox.RESULT : 4 * mailbox.RESULT + mailbox.RESULT_BYTES]
     host.map = box[mailbox.MAP_OFFSET : mailbox.MAP_OFFSET + 2 * mailbox.MAP_ENTRIES].cast("H")
     for number in host.table:
         host.map[number] = mailbox.HELD

@@ -28,7 +28,9 @@ from enarx.runtime.preview1.mailbox import (
     ERRNO,
     IOV_LEN,
     IOV_PTR,
+    MAPPED,
     PAGES,
+    RESULT,
 )
 
 TYPE_CHECKING = False
@@ -54,6 +56,7 @@ _LATER = (
 _MAX_TRANSFER_BYTES = 1 << 20
 _SET_FLAGS = 0x1F
 _POLLOUT = 4
+_FDSTAT = slice(0, 24)
 _NOTHING = memoryview(b"")
 
 
@@ -65,7 +68,7 @@ class Host:
 
         wall_offset_ns: what to add to monotonic time for that since 1970; None is this machine's clock.
 
-    `box`, `map` and `memory_source` are set once the router is there, before the workload runs.
+    `box`, `map`, `result` and `memory_source` are set once the router is there, before the workload runs.
     """
 
     def __init__(self, table: dict[int, Descriptor], wall_offset_ns: int | None = None) -> None:
@@ -73,17 +76,19 @@ class Host:
         self.wall_offset_ns = wall_offset_ns
         self.box: memoryview = memoryview(b"")
         self.map: memoryview = memoryview(b"")
+        self.result: memoryview = memoryview(b"")
         self.memory_source: Callable[[], memoryview] = lambda: memoryview(b"")
         self.memory: memoryview = memoryview(b"")
-        self.pages = -1
         self.changes = 0  # of the table, so that a poller knows when what it read of it is old
         self.failure: BaseException | None = None
         self._made: dict[str, Callable[[], int | None]] | None = None
 
-    def refresh(self, pages: int) -> memoryview:
-        """Map the workload's memory again after it has grown."""
-        self.pages = pages
-        self.memory = self.memory_source()
+    def mapped(self) -> memoryview:
+        """Return the workload's memory as it is now, mapped again if it has grown."""
+        box = self.box
+        if box[MAPPED] != box[PAGES]:
+            self.memory = self.memory_source()
+            box[MAPPED] = box[PAGES]
         return self.memory
 
     def callbacks(self) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class Host:
             from enarx.runtime.preview1.calls import fast_send
 
             functions.update(self._calls())
-            functions["fd_write"] = fast_send(self, functions["fd_write"], flagged=False)
+            functions["fd_write"] = fast_send(self, functions["fd_write"])
         else:
             functions.update((name, self._later(name)) for name in _LATER)
         return {name: capi.HostCallback(function) for name, function in functions.items()}
@@ -126,22 +131,14 @@ class Host:
         table = self.table
 
         def fd_fdstat_get() -> int | None:
-            box = self.box
             try:
-                descriptor = table[box[ARG0]]
+                descriptor = table[self.box[ARG0]]
                 stat = descriptor.stat
                 if not stat:
                     descriptor.asked()
                     words = descriptor.filetype | descriptor.flags << 16 | descriptor.rights << 64
                     stat = descriptor.stat = words.to_bytes(24, "little")
-                start = box[ARG1]
-                end = start + 24
-                memory = self.memory
-                if box[PAGES] != self.pages or end > len(memory):
-                    box[ERRNO] = errno.SUCCESS if self.store(start, stat) else errno.FAULT
-                else:
-                    memory[start:end] = stat
-                    box[ERRNO] = errno.SUCCESS
+                self.result[_FDSTAT] = stat
             except BaseException as error:  # noqa: BLE001  # nothing may pass through C
                 return self.judge(error)
             return None
@@ -201,7 +198,8 @@ class Host:
                 return errno.BADF
             # C libraries stop looking for directories at the first BADF and end the program at any other error, so
             # a socket has to succeed with a tag that is not the directory's, 0.
-            return errno.SUCCESS if self.store(self.box[ARG1], b"\x01" + bytes(7)) else errno.FAULT
+            self.box[RESULT], self.box[RESULT + 1] = 1, 0
+            return errno.SUCCESS
 
         def refuse() -> int:
             table[self.box[ARG0]]  # an unknown one is BADF
@@ -217,7 +215,7 @@ class Host:
     def buffers(self) -> list[memoryview] | None:
         """Return the guest's buffers of this call, or None if one is out of bounds."""
         box = self.box
-        memory = self.memory if box[PAGES] == self.pages else self.refresh(box[PAGES])
+        memory = self.mapped()
         if box[ARG2] > 1:
             return self._iovecs(memory, box[ARG1], box[ARG2])
         if not box[ARG2] or not box[IOV_LEN]:
@@ -250,7 +248,6 @@ class Host:
     def send(self, descriptor: Descriptor) -> int:
         """Send the guest's buffers: all of them if it blocks, else what goes."""
         box = self.box
-        box[COUNT] = 0
         found = self.buffers()
         if found is None:
             return errno.FAULT
@@ -272,13 +269,3 @@ class Host:
                 rest = rest[count:] if count < len(rest) else _NOTHING
         box[COUNT] = done
         return errno.SUCCESS
-
-    def store(self, at: int, data: bytes) -> bool:
-        """Write into the workload's memory; False if that is out of bounds."""
-        box = self.box
-        memory = self.memory if box[PAGES] == self.pages else self.refresh(box[PAGES])
-        end = at + len(data)
-        if end > len(memory):
-            return False
-        memory[at:end] = data
-        return True

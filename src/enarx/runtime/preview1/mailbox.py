@@ -6,7 +6,7 @@ The same layout in bytes is in `tools/make_overlay.py`; a test compares the two.
 
 from __future__ import annotations
 
-ERRNO = 0
+ERRNO = 0  # success before a call, so that only a failure has to be told
 PAGES = 1  # of the workload's memory, at the time of the call
 IOV_PTR = 2  # the first iovec, where there is one
 IOV_LEN = 3
@@ -23,6 +23,10 @@ COUNT = 30  # the second result, such as the number of bytes read
 NOW = 32  # the engine's monotonic clock when poll_oneoff was called, 64 bits of ns
 OWN_CLOCK = 34  # 1 where the wall clock is not this machine's
 WALL = 36  # what it shows, 64 bits of ns since 1970
+MAPPED = 38  # pages of the workload's memory as Python has it mapped
+DIRECT = 39  # the descriptor where one mapped buffer without flags is all there is to a read or write, else none
+RESULT = 40  # where Python leaves an answer of a fixed size, of up to RESULT_BYTES bytes
+RESULT_BYTES = 64
 
 # The map of descriptors: u16 words from this byte on, one for each of the workload's numbers.
 MAP_OFFSET = 4096

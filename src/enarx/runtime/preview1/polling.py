@@ -18,7 +18,7 @@ import time
 
 from enarx.runtime.preview1 import errno
 from enarx.runtime.preview1.calls import wall_ns
-from enarx.runtime.preview1.mailbox import ARG0, ARG1, ARG2, COUNT, FREE, MAP_ENTRIES, NOW, PAGES
+from enarx.runtime.preview1.mailbox import ARG0, ARG1, ARG2, COUNT, FREE, MAP_ENTRIES, NOW
 from enarx.runtime.preview1.sockets import Listener
 
 TYPE_CHECKING = False
@@ -77,8 +77,7 @@ class Poller:
         """Answer one call; the router has found list, events and count to be in bounds."""
         host = self._host
         box = host.box
-        memory = host.memory if box[PAGES] == host.pages else host.refresh(box[PAGES])
-        box[COUNT] = 0
+        memory = host.mapped()
         start, count = box[ARG0], box[ARG2]
         given = bytes(memory[start : start + _SUBSCRIPTION_BYTES * count])
         if given != self._bytes or host.changes != self._changes:

@@ -80,6 +80,7 @@
   (func $r_fd_advise (param $p0 i32) (param $p1 i64) (param $p2 i64) (param $p3 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i64.store $box (i32.const 32) (local.get $p2))
@@ -91,6 +92,7 @@
   (func $r_fd_allocate (param $p0 i32) (param $p1 i64) (param $p2 i64) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i64.store $box (i32.const 32) (local.get $p2))
@@ -102,6 +104,7 @@
     (local $errno i32) (local $fd i32) (local $guest i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (call $p_fd_close)
       (return (i32.load $box (i32.const 0)))))
@@ -113,6 +116,7 @@
   (func $r_fd_datasync (param $p0 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 0) (i32.const 28))
       (call $p_refuse)
@@ -120,15 +124,23 @@
     (call $w_fd_datasync (call $native (local.get $p0))))
   (func $r_fd_fdstat_get (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p1) (i32.const 24))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_fd_fdstat_get)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i64.store $app offset=0 (local.get $p1) (i64.load $box (i32.const 160)))
+        (i64.store $app offset=8 (local.get $p1) (i64.load $box (i32.const 168)))
+        (i64.store $app offset=16 (local.get $p1) (i64.load $box (i32.const 176)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_fd_fdstat_get (call $native (local.get $p0)) (local.get $p1)))
   (func $r_fd_fdstat_set_flags (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_fd_fdstat_set_flags)
@@ -137,6 +149,7 @@
   (func $r_fd_fdstat_set_rights (param $p0 i32) (param $p1 i64) (param $p2 i64) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i64.store $box (i32.const 32) (local.get $p2))
@@ -146,15 +159,28 @@
     (call $w_fd_fdstat_set_rights (call $native (local.get $p0)) (local.get $p1) (local.get $p2)))
   (func $r_fd_filestat_get (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p1) (i32.const 64))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_fd_filestat_get)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i64.store $app offset=0 (local.get $p1) (i64.load $box (i32.const 160)))
+        (i64.store $app offset=8 (local.get $p1) (i64.load $box (i32.const 168)))
+        (i64.store $app offset=16 (local.get $p1) (i64.load $box (i32.const 176)))
+        (i64.store $app offset=24 (local.get $p1) (i64.load $box (i32.const 184)))
+        (i64.store $app offset=32 (local.get $p1) (i64.load $box (i32.const 192)))
+        (i64.store $app offset=40 (local.get $p1) (i64.load $box (i32.const 200)))
+        (i64.store $app offset=48 (local.get $p1) (i64.load $box (i32.const 208)))
+        (i64.store $app offset=56 (local.get $p1) (i64.load $box (i32.const 216)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_fd_filestat_get (call $native (local.get $p0)) (local.get $p1)))
   (func $r_fd_filestat_set_size (param $p0 i32) (param $p1 i64) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 0) (i32.const 28))
@@ -164,6 +190,7 @@
   (func $r_fd_filestat_set_times (param $p0 i32) (param $p1 i64) (param $p2 i64) (param $p3 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i64.store $box (i32.const 32) (local.get $p2))
@@ -175,6 +202,7 @@
   (func $r_fd_pread (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i64) (param $p4 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -187,6 +215,7 @@
   (func $r_fd_prestat_dir_name (param $p0 i32) (param $p1 i32) (param $p2 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -196,15 +225,21 @@
     (call $w_fd_prestat_dir_name (call $native (local.get $p0)) (local.get $p1) (local.get $p2)))
   (func $r_fd_prestat_get (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p1) (i32.const 8))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_fd_prestat_get)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i64.store $app offset=0 (local.get $p1) (i64.load $box (i32.const 160)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_fd_prestat_get (call $native (local.get $p0)) (local.get $p1)))
   (func $r_fd_pwrite (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i64) (param $p4 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -222,7 +257,10 @@
       (if (local.get $p2) (then
         (i32.store $box (i32.const 8) (i32.load $app (local.get $p1)))
         (i32.store $box (i32.const 12) (i32.load $app offset=4 (local.get $p1)))))
+      (i32.store $box (i32.const 156) (select (local.get $p0) (i32.const -1) (i32.and (i32.and (i32.eq (local.get $p2) (i32.const 1)) (i32.eq (memory.size $app) (i32.load $box (i32.const 152)))) (call $within (i32.load $box (i32.const 8)) (i32.load $box (i32.const 12))))))
+      (i32.store $box (i32.const 120) (i32.const 0))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -234,6 +272,7 @@
   (func $r_fd_readdir (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i64) (param $p4 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -252,6 +291,7 @@
     (if (local.get $errno) (then (return (local.get $errno))))
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_move)
@@ -261,17 +301,23 @@
     (i32.const 0))
   (func $r_fd_seek (param $p0 i32) (param $p1 i64) (param $p2 i32) (param $p3 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p3) (i32.const 8))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i64.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
       (i32.store $box (i32.const 40) (local.get $p3))
       (call $p_fd_seek)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i64.store $app offset=0 (local.get $p3) (i64.load $box (i32.const 160)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_fd_seek (call $native (local.get $p0)) (local.get $p1) (local.get $p2) (local.get $p3)))
   (func $r_fd_sync (param $p0 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 0) (i32.const 28))
       (call $p_refuse)
@@ -279,10 +325,15 @@
     (call $w_fd_sync (call $native (local.get $p0))))
   (func $r_fd_tell (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p1) (i32.const 8))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_fd_tell)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i64.store $app offset=0 (local.get $p1) (i64.load $box (i32.const 160)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_fd_tell (call $native (local.get $p0)) (local.get $p1)))
   (func $r_fd_write (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (result i32)
@@ -293,7 +344,10 @@
       (if (local.get $p2) (then
         (i32.store $box (i32.const 8) (i32.load $app (local.get $p1)))
         (i32.store $box (i32.const 12) (i32.load $app offset=4 (local.get $p1)))))
+      (i32.store $box (i32.const 156) (select (local.get $p0) (i32.const -1) (i32.and (i32.and (i32.eq (local.get $p2) (i32.const 1)) (i32.eq (memory.size $app) (i32.load $box (i32.const 152)))) (call $within (i32.load $box (i32.const 8)) (i32.load $box (i32.const 12))))))
+      (i32.store $box (i32.const 120) (i32.const 0))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -305,6 +359,7 @@
   (func $r_path_create_directory (param $p0 i32) (param $p1 i32) (param $p2 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -315,6 +370,7 @@
   (func $r_path_filestat_get (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -327,6 +383,7 @@
   (func $r_path_filestat_set_times (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i64) (param $p5 i64) (param $p6 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -341,6 +398,7 @@
   (func $r_path_link (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (param $p5 i32) (param $p6 i32) (result i32)
     (if (i32.or (call $is_host (local.get $p0)) (call $is_host (local.get $p4))) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -357,6 +415,7 @@
     (local $errno i32) (local $fd i32) (local $guest i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -389,6 +448,7 @@
   (func $r_path_readlink (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (param $p5 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -402,6 +462,7 @@
   (func $r_path_remove_directory (param $p0 i32) (param $p1 i32) (param $p2 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -412,6 +473,7 @@
   (func $r_path_rename (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (param $p5 i32) (result i32)
     (if (i32.or (call $is_host (local.get $p0)) (call $is_host (local.get $p3))) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -426,6 +488,7 @@
   (func $r_path_symlink (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (result i32)
     (if (call $is_host (local.get $p2)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -439,6 +502,7 @@
   (func $r_path_unlink_file (param $p0 i32) (param $p1 i32) (param $p2 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -454,10 +518,12 @@
     (if (i32.eqz (call $within (local.get $p3) (i32.const 4))) (then (return (i32.const 21))))
     (if (i32.eqz (local.get $p2)) (then (return (i32.const 28))))
     (i32.store $box (i32.const 4) (memory.size $app))
+    (i32.store $box (i32.const 0) (i32.const 0))
     (i32.store $box (i32.const 16) (local.get $p0))
     (i32.store $box (i32.const 24) (local.get $p1))
     (i32.store $box (i32.const 32) (local.get $p2))
     (i32.store $box (i32.const 40) (local.get $p3))
+    (i32.store $box (i32.const 120) (i32.const 0))
     (local.set $kept (i64.load $app (local.get $p1)))
     (drop (call $w_clock_time_get (i32.const 1) (i64.const 0) (local.get $p1)))
     (i64.store $box (i32.const 128) (i64.load $app (local.get $p1)))
@@ -471,11 +537,16 @@
     unreachable)
   (func $r_sock_accept (param $p0 i32) (param $p1 i32) (param $p2 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
+      (if (i32.eqz (call $within (local.get $p2) (i32.const 4))) (then (return (i32.const 21))))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
       (call $p_sock_accept)
+      (if (i32.eqz (i32.load $box (i32.const 0))) (then
+        (i32.store $app offset=0 (local.get $p2) (i32.load $box (i32.const 160)))
+        ))
       (return (i32.load $box (i32.const 0)))))
     (call $w_sock_accept (call $native (local.get $p0)) (local.get $p1) (local.get $p2)))
   (func $r_sock_recv (param $p0 i32) (param $p1 i32) (param $p2 i32) (param $p3 i32) (param $p4 i32) (param $p5 i32) (result i32)
@@ -487,7 +558,10 @@
       (if (local.get $p2) (then
         (i32.store $box (i32.const 8) (i32.load $app (local.get $p1)))
         (i32.store $box (i32.const 12) (i32.load $app offset=4 (local.get $p1)))))
+      (i32.store $box (i32.const 156) (select (local.get $p0) (i32.const -1) (i32.and (i32.and (i32.and (i32.eq (local.get $p2) (i32.const 1)) (i32.eq (memory.size $app) (i32.load $box (i32.const 152)))) (call $within (i32.load $box (i32.const 8)) (i32.load $box (i32.const 12)))) (i32.eqz (local.get $p3)))))
+      (i32.store $box (i32.const 120) (i32.const 0))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -507,7 +581,10 @@
       (if (local.get $p2) (then
         (i32.store $box (i32.const 8) (i32.load $app (local.get $p1)))
         (i32.store $box (i32.const 12) (i32.load $app offset=4 (local.get $p1)))))
+      (i32.store $box (i32.const 156) (select (local.get $p0) (i32.const -1) (i32.and (i32.and (i32.and (i32.eq (local.get $p2) (i32.const 1)) (i32.eq (memory.size $app) (i32.load $box (i32.const 152)))) (call $within (i32.load $box (i32.const 8)) (i32.load $box (i32.const 12)))) (i32.eqz (local.get $p3)))))
+      (i32.store $box (i32.const 120) (i32.const 0))
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (i32.store $box (i32.const 32) (local.get $p2))
@@ -520,6 +597,7 @@
   (func $r_sock_shutdown (param $p0 i32) (param $p1 i32) (result i32)
     (if (call $is_host (local.get $p0)) (then
       (i32.store $box (i32.const 4) (memory.size $app))
+      (i32.store $box (i32.const 0) (i32.const 0))
       (i32.store $box (i32.const 16) (local.get $p0))
       (i32.store $box (i32.const 24) (local.get $p1))
       (call $p_sock_shutdown)

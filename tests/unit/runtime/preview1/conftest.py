@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from enarx.runtime import capi, run_workload
 from enarx.runtime.cache import Cache
-from enarx.runtime.preview1 import mailbox
+from enarx.runtime.preview1 import errno, mailbox
 from enarx.runtime.preview1.host import Host
 from enarx.runtime.workload import File, Limits, Outcome, Tls, Workload
 
@@ -20,6 +22,17 @@ PAGE_BYTES = 65536
 MEMORY_PAGES = 2
 MEMORY_BYTES = MEMORY_PAGES * PAGE_BYTES
 FILLING = 0xA5
+NOBODY = 0xFFFFFFFF
+
+
+def _load_generator():
+    spec = importlib.util.spec_from_file_location("make_overlay", Path(__file__).parents[4] / "tools/make_overlay.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generator = _load_generator()
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +80,7 @@ class Machine:
         self.bytes = bytearray([FILLING]) * MEMORY_BYTES
         box = memoryview(bytearray(PAGE_BYTES))
         self.host.box = box.cast("I")
+        self.host.result = box[4 * mailbox.RESULT : 4 * mailbox.RESULT + mailbox.RESULT_BYTES]
         self.host.map = box[mailbox.MAP_OFFSET : mailbox.MAP_OFFSET + 2 * mailbox.MAP_ENTRIES].cast("H")
         for number in table:
             self.host.map[number] = mailbox.HELD
@@ -78,22 +92,42 @@ class Machine:
     def call(self, name: str, *arguments: int, words: dict[int, int] | None = None) -> int | None:
         """Call a callback with i32 arguments; return its errno, or None where it ended the workload.
 
-        `words` are further words of the mailbox. A first iovec is read as the router reads it.
+        `words` are further words of the mailbox. A first iovec is read, and an answer moved, as the router does it.
         """
         box = self.host.box
+        box[mailbox.ERRNO] = errno.SUCCESS
         box[mailbox.PAGES] = len(self.bytes) // PAGE_BYTES
         for n, argument in enumerate(arguments):
             box[mailbox.ARG0 + 2 * n] = argument & 0xFFFFFFFF
             box[mailbox.ARG0 + 2 * n + 1] = 0
         for word, value in (words or {}).items():
             box[word] = value
-        if name in {"fd_read", "fd_write", "sock_recv", "sock_send"} and arguments[2]:
-            box[mailbox.IOV_PTR], box[mailbox.IOV_LEN] = struct.unpack_from("<II", self.bytes, arguments[1])
+        if name in generator.VECTORED or name == "poll_oneoff":
+            box[mailbox.COUNT] = 0
+        if name in generator.VECTORED:
+            self._read_first_iovec(name, *arguments)
+        pointer, size = generator.RESULTS.get(name, (None, 0))
+        if size and arguments[pointer] + size > len(self.bytes):
+            return errno.FAULT
         trap = self._callbacks[name]()
         if trap:
             assert self.host.failure is not None
             return None
+        if size and not box[mailbox.ERRNO]:
+            self.bytes[arguments[pointer] : arguments[pointer] + size] = self.host.result[:size]
         return box[mailbox.ERRNO]
+
+    def _read_first_iovec(self, name: str, fd: int, at: int, count: int, flags: int = 0, *_: int) -> None:
+        box = self.host.box
+        if count:
+            box[mailbox.IOV_PTR], box[mailbox.IOV_LEN] = struct.unpack_from("<II", self.bytes, at)
+        is_direct = (
+            count == 1
+            and box[mailbox.PAGES] == box[mailbox.MAPPED]
+            and box[mailbox.IOV_PTR] + box[mailbox.IOV_LEN] <= len(self.bytes)
+            and not (name.startswith("sock_") and flags)
+        )
+        box[mailbox.DIRECT] = fd & 0xFFFFFFFF if is_direct else NOBODY
 
     def iovecs(self, at: int, *vectors: tuple[int, int]) -> tuple[int, int]:
         """Write an iovec list; return its address and count."""

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,20 +13,16 @@ import wasmtime
 
 from enarx.errors import DecodeError, KeepError
 from enarx.runtime.preview1 import errno, mailbox
+from enarx.runtime.preview1.configured import Null
+from enarx.runtime.preview1.descriptors import FDFLAGS_NONBLOCK
 from enarx.runtime.workload import Directory, File
+
+from .conftest import PAGE_BYTES, generator
 
 TOP = Path(__file__).parents[4]
 OVERLAY = TOP / "src/enarx/runtime/preview1"
 
 
-def load_generator():
-    spec = importlib.util.spec_from_file_location("make_overlay", TOP / "tools/make_overlay.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-generator = load_generator()
 FUNCTIONS = {**generator.SIGNATURES, **generator.PASSED_ON}
 
 
@@ -61,6 +58,9 @@ def test_the_mailbox_has_the_generator_s_layout():
         "NOW": generator.NOW,
         "OWN_CLOCK": generator.OWN_CLOCK,
         "WALL": generator.WALL,
+        "MAPPED": generator.MAPPED,
+        "DIRECT": generator.DIRECT,
+        "RESULT": generator.RESULT,
     }
     assert {name: getattr(mailbox, name) * 4 for name in words} == words
     assert (mailbox.MAP_OFFSET, mailbox.MAP_ENTRIES, mailbox.HELD) == (
@@ -73,7 +73,9 @@ def test_the_mailbox_has_the_generator_s_layout():
 def test_nothing_in_the_mailbox_overlaps():
     arguments = generator.ARGS + 8 * max(map(len, generator.SIGNATURES.values()))
     assert arguments <= generator.OPEN
-    assert generator.WALL + 8 <= generator.MAP
+    assert generator.WALL + 8 <= generator.MAPPED
+    assert mailbox.RESULT_BYTES == generator.RESULT_BYTES == max(size for _, size in generator.RESULTS.values())
+    assert generator.RESULT + generator.RESULT_BYTES <= generator.MAP
     assert generator.MAP + 2 * generator.MAP_ENTRIES <= 65536
 
 
@@ -199,15 +201,75 @@ def test_a_larger_limit_of_open_files_than_there_are_numbers_is_none(run_wat):
     assert run_wat(guest(body="i32.const 7"), open_files=1 << 40).status == 7
 
 
-def test_the_memory_may_grow_between_calls_and_up_to_its_limit(run_wat):
-    """Python's view of the memory follows: the second call writes where there was nothing at the first."""
-    body = """
-      (drop (call $fd_fdstat_get (i32.const 1) (i32.const 0)))
+GROWN = """
       (drop (memory.grow (i32.const 500)))
-      (drop (memory.grow (i32.const 1000000)))
+      (drop (memory.grow (i32.const 1000000)))"""
+
+
+def test_the_memory_may_grow_between_calls_and_up_to_its_limit(run_wat):
+    body = f"""
+      (drop (call $fd_fdstat_get (i32.const 1) (i32.const 0)))
+      {GROWN}
       (drop (call $fd_fdstat_get (i32.const 1) (i32.const 32800000)))
       (i64.eq (i64.load (i32.const 32800000)) (i64.load (i32.const 0)))"""
     assert run_wat(guest("fd_fdstat_get", body=body), memory_bytes=64 << 20).status == 1
+
+
+@pytest.mark.parametrize("name", ["fd_write", "sock_send"])
+@pytest.mark.parametrize("flags", [0, FDFLAGS_NONBLOCK])
+def test_python_s_view_of_the_memory_grows_with_it(run_wat, name, flags):
+    """What is sent first maps the memory; what is sent then lies where there was nothing at the time."""
+    send = f"(call ${name} (i32.const 3) (i32.const 0) (i32.const 1) {'(i32.const 0)' * (name == 'sock_send')} (i32.const 64))"
+    body = f"""
+      (i32.store (i32.const 0) (i32.const 128)) (i32.store (i32.const 4) (i32.const 4))
+      (i32.store (i32.const 128) (i32.const 0x64636261))
+      (call $fd_fdstat_set_flags (i32.const 3) (i32.const {flags}))
+      {send} {send}
+      {GROWN}
+      (i32.store (i32.const 0) (i32.const 32800000))
+      (i32.store (i32.const 32800000) (i32.const 0x68676665))
+      {send} {send}
+      i32.or i32.or i32.or i32.or"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        files = [File("null", "null")] * 3 + [File("connect", "out", prot="tcp", host="127.0.0.1", port=port)]
+        text = guest(name, "fd_fdstat_set_flags", body=body)
+        assert run_wat(text, files=files, memory_bytes=64 << 20).status == errno.SUCCESS
+        with server.accept()[0] as other, other.makefile("rb") as stream:
+            other.settimeout(10)
+            assert stream.read(16) == b"abcdabcdefghefgh"
+
+
+def test_buffers_and_flags_beyond_the_first_are_seen(run_wat):
+    """Of a connection: a look ahead, two buffers filled, two sent, and flags that nobody has for sending."""
+    body = f"""
+      (i32.store (i32.const 0) (i32.const 128)) (i32.store (i32.const 4) (i32.const 2))
+      (i32.store (i32.const 8) (i32.const 136)) (i32.store (i32.const 12) (i32.const 6))
+      (call $sock_recv (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 64) (i32.const 68))
+      (i32.ne (i32.load (i32.const 64)) (i32.const 2))
+      (call $sock_recv (i32.const 3) (i32.const 0) (i32.const 2) (i32.const 2) (i32.const 64) (i32.const 68))
+      (i32.ne (i32.load (i32.const 64)) (i32.const 8))
+      (call $fd_fdstat_set_flags (i32.const 3) (i32.const {FDFLAGS_NONBLOCK}))
+      (call $sock_send (i32.const 3) (i32.const 0) (i32.const 2) (i32.const 0) (i32.const 64))
+      (i32.ne (i32.load (i32.const 64)) (i32.const 8))
+      (i32.ne (call $sock_send (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 1) (i32.const 64)) (i32.const 58))
+      i32.or i32.or i32.or i32.or i32.or i32.or i32.or"""
+    heard = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with server.accept()[0] as other, other.makefile("rb") as stream:
+                other.settimeout(10)
+                other.sendall(b"abcdefgh")
+                heard.append(stream.read())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        port = server.getsockname()[1]
+        files = [File("null", "null")] * 3 + [File("connect", "out", prot="tcp", host="127.0.0.1", port=port)]
+        assert run_wat(guest("sock_recv", "sock_send", "fd_fdstat_set_flags", body=body), files=files).status == 0
+        thread.join(10)
+    assert heard == [b"abcdefgh"]
 
 
 def test_events_may_be_written_over_their_subscriptions(run_wat):
@@ -217,6 +279,33 @@ def test_events_may_be_written_over_their_subscriptions(run_wat):
       (drop (call $poll_oneoff (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 512)))
       (i32.load (i32.const 0))"""
     assert run_wat(guest("poll_oneoff", body=body)).status == 77
+
+
+def test_a_poll_that_failed_has_no_events(run_wat):
+    """The count of the poll before it is not told again."""
+    call = "(call $poll_oneoff (i32.const 0) (i32.const 512) (i32.const 1) (i32.const 1024))"
+    body = f"""
+      (drop {call})
+      (if (i32.ne (i32.load (i32.const 1024)) (i32.const 1)) (then (call $proc_exit (i32.const 90))))
+      (i32.store8 (i32.const 8) (i32.const 3))
+      (if (i32.ne {call} (i32.const {errno.INVAL})) (then (call $proc_exit (i32.const 91))))
+      (i32.load (i32.const 1024))"""
+    assert run_wat(guest("poll_oneoff", body=body)).status == 0
+
+
+@pytest.mark.parametrize("name", ["fd_read", "fd_write"])
+def test_a_transfer_that_failed_moved_nothing(run_wat, name):
+    """The count of the call before it is not told again."""
+    call = f"(call ${name} (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 1024))"
+    body = f"""
+      (i32.store (i32.const 4) (i32.const 8))
+      (i32.store (i32.const 1024) (i32.const -1))
+      (drop {call})
+      (if (i32.eq (i32.load (i32.const 1024)) (i32.const -1)) (then (call $proc_exit (i32.const 90))))
+      (i32.store (i32.const 0) (i32.const 65530))
+      (if (i32.ne {call} (i32.const {errno.FAULT})) (then (call $proc_exit (i32.const 91))))
+      (i32.load (i32.const 1024))"""
+    assert run_wat(guest(name, body=body)).status == 0
 
 
 @pytest.mark.parametrize(
@@ -273,6 +362,51 @@ def test_the_bounds_of_a_poll_are_those_of_the_memory(run_wat, call, wanted):
 def test_the_bounds_of_iovecs_are_those_of_the_memory(run_wat, name, at, count, result, wanted):
     body = f"(call ${name} (i32.const 1) (i32.const {at}) (i32.const {count}) (i32.const {result}))"
     assert run_wat(guest(name, body=body)).status == wanted
+
+
+@pytest.mark.parametrize("name", sorted(generator.RESULTS))
+@pytest.mark.parametrize("past", [0, 1, 1 << 31])
+def test_an_answer_fits_or_is_a_fault_before_anybody_is_asked(run_wat, name, past):
+    """Standard output, which is no socket, cannot be moved in, and is no directory: asked, it says something else."""
+    pointer, size = generator.RESULTS[name]
+    arguments = [1] + [0] * (len(generator.SIGNATURES[name]) - 1)
+    arguments[pointer] = PAGE_BYTES - size + past
+    kinds = [generator.TYPES[kind] for kind in generator.SIGNATURES[name]]
+    pushed = " ".join(f"({kind}.const {value})" for kind, value in zip(kinds, arguments, strict=True))
+    asked = {"fd_seek": errno.SPIPE, "fd_tell": errno.SPIPE, "sock_accept": errno.NOTSOCK, "fd_prestat_get": errno.BADF}
+    wanted = errno.FAULT if past else asked.get(name, errno.SUCCESS)
+    assert run_wat(guest(name, body=f"(call ${name} {pushed})")).status == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        # filetype and flags, rights, those inherited: what `null` for standard output has.
+        ("fd_fdstat_get", {0: Null().flags << 16, 8: Null().rights, 16: 0}),
+        # dev, ino, filetype, nlink, size and three times.
+        ("fd_filestat_get", {0: 0, 8: 0, 16: 0, 24: 1, 32: 0, 40: 0, 48: 0, 56: 0}),
+    ],
+)
+def test_an_answer_is_moved_whole_and_nothing_beside_it(run_wat, name, words):
+    size = generator.RESULTS[name][1]
+    at = PAGE_BYTES - size
+    wrong = " ".join(
+        f"(i32.or (i64.ne (i64.load (i32.const {at + offset})) (i64.const {value})))" for offset, value in words.items()
+    )
+    body = f"""
+      (memory.fill (i32.const 0) (i32.const 0xa5) (i32.const {PAGE_BYTES}))
+      (call ${name} (i32.const 1) (i32.const {at}))
+      (i64.ne (i64.load (i32.const {at - 8})) (i64.const 0xa5a5a5a5a5a5a5a5)) i32.or
+      {wrong}"""
+    assert run_wat(guest(name, body=body)).status == 0
+
+
+def test_an_answer_of_a_call_that_failed_is_not_moved(run_wat):
+    body = """
+      (i64.store (i32.const 64) (i64.const -1))
+      (drop (call $fd_fdstat_get (i32.const 99) (i32.const 64)))
+      (i64.eq (i64.load (i32.const 64)) (i64.const -1))"""
+    assert run_wat(guest("fd_fdstat_get", body=body)).status == 1
 
 
 def opened(number_at=64):
