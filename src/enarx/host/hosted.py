@@ -45,6 +45,9 @@ STOP_TIMEOUT_S = 10.0
 ENDING_S = 5.0
 """From the end of a link to the end of the process, where that was the reason."""
 
+RESTORE_S = 5.0
+"""What a session waits for a link where the last one broke."""
+
 MAX_SESSIONS = 16
 """At once; the Keep itself takes fewer, and a new one may come before the host saw the old one end."""
 
@@ -104,6 +107,8 @@ class HostedKeep:
         self._log = log
         self._on_end = on_end
         self._link: Link | None = None
+        # While there is a link, and once there will be none any more.
+        self._settled = asyncio.Event()
         self._is_told_to_end = False
         self._received = self._sent = 0
         self._ports: list[PublishedPort] = []
@@ -153,6 +158,7 @@ class HostedKeep:
         except (OSError, TransportError) as error:
             raise KeepError(f"cannot reach the Keep: {self.record.id}: {error}") from error
         self._link = link
+        self._settled.set()
 
     async def _stay_connected(self) -> None:
         loop = asyncio.get_running_loop()
@@ -182,6 +188,7 @@ class HostedKeep:
             self._received += self._link.received_bytes
             self._sent += self._link.sent_bytes
             self._link = None
+            self._settled.clear()
 
     def _process_ended(self) -> None:
         pidfd = self._launched.pidfd
@@ -219,6 +226,7 @@ class HostedKeep:
             else:
                 link.close("found the host about to end")
             self._forget_link()
+        self._settled.set()
         for task in self._tasks:
             task.cancel()
 
@@ -285,18 +293,26 @@ class HostedKeep:
         """
         if self.sessions >= MAX_SESSIONS:
             raise TransportError(f"cannot open a session: found {self.sessions}, want fewer than {MAX_SESSIONS}")
-        if self._link is None:
-            raise KeepError(f"cannot reach the Keep: {self.record.id}: found no link to it")
         # Before anything is waited for, so that two at the same moment cannot share the last place.
         self.sessions += 1
         try:
-            stream = await self._link.open(Target.session())
+            stream = await (await self._await_link()).open(Target.session())
             try:
                 yield stream
             finally:
                 stream.close()
         finally:
             self.sessions -= 1
+
+    async def _await_link(self) -> Link:
+        """Return the link, waiting for a moment where it broke and is about to be restored."""
+        if self._link is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RESTORE_S):
+                    await self._settled.wait()
+        if self._link is None:
+            raise KeepError(f"cannot reach the Keep: {self.record.id}: found no link to it")
+        return self._link
 
     def publish(self, listeners: list[tuple[str, socket.socket]]) -> None:
         """Publish ports on listening sockets, by name; they are this object's from here on."""

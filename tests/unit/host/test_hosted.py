@@ -167,3 +167,61 @@ def test_two_sessions_at_the_same_moment_do_not_share_the_last_place(monkeypatch
 
     with a_process() as process:
         asyncio.run(test())
+
+
+def test_a_session_waits_until_a_link_that_broke_is_restored():
+    async def test():
+        async with asyncio.timeout(20):
+            pairs = [socket.socketpair() for _ in range(2)]
+            for sock in (each for pair in pairs for each in pair):
+                sock.setblocking(False)
+            connecting = asyncio.Event()
+
+            class Twice(Launcher):
+                def connect(self, folder):
+                    if len(self.socks) == 1:
+                        connecting.set()
+                    return super().connect(folder)
+
+            launcher = Twice(None, lambda pid: process.stdin.close())
+            launcher.socks = [here for here, _ in reversed(pairs)]
+            opening = asyncio.ensure_future(open_link(pairs[0][1], role="keep", accept=lambda stream: None))
+            keep = make_keep(process, launcher)
+            await keep.connect()
+            link = await opening
+            link.close()
+            await connecting.wait()
+            asking = asyncio.ensure_future(keep.session().__aenter__())
+            await asyncio.sleep(0)
+            assert not asking.done()
+            opened = asyncio.Event()
+            again = await open_link(pairs[1][1], role="keep", accept=lambda stream: opened.set())
+            await asking
+            await opened.wait()
+            again.close()
+            await keep.stop()
+
+    with a_process() as process:
+        asyncio.run(test())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_session_of_a_keep_without_a_link_is_refused_in_time(monkeypatch, ends):
+    """At once where it has ended, and else when one should have been there."""
+    monkeypatch.setattr(hosted_module, "RESTORE_S", 60 if ends else 0.01)
+
+    async def test():
+        async with asyncio.timeout(20):
+            keep = make_keep(process, Launcher(None, lambda pid: process.stdin.close()))
+            asking = asyncio.ensure_future(keep.session().__aenter__())
+            await asyncio.sleep(0)
+            if ends:
+                await keep.stop()
+            with pytest.raises(KeepError, match="found no link"):
+                await asking
+            assert keep.sessions == 0
+            if not ends:
+                await keep.stop()
+
+    with a_process() as process:
+        asyncio.run(test())
