@@ -66,7 +66,7 @@ SIGNATURES = {
 
 # What Python answers for a descriptor of its own, where it has nothing more to say than that the operation is of
 # another kind of file. errno values of preview 1.
-BADF, FAULT, INVAL, MFILE, NOTDIR, NOTSUP, SPIPE = 8, 21, 28, 33, 54, 58, 70
+BADF, FAULT, INVAL, MFILE, NOTDIR, SPIPE = 8, 21, 28, 33, 54, 70
 REFUSALS = {
     "fd_advise": SPIPE,
     "fd_allocate": SPIPE,
@@ -240,13 +240,15 @@ def routed(name: str, signature: str) -> list[str]:
     if name in VECTORED:
         result = VECTORED[name]
         body += [
-            "  (if (i32.gt_u (local.get $p2) (i32.const 1024)) (then (return (i32.const 28))))",
+            f"  (if (i32.gt_u (local.get $p2) (i32.const 1024)) (then (return (i32.const {INVAL}))))",
             "  (if (i32.eqz (call $within (local.get $p1) (i32.mul (local.get $p2) (i32.const 8))))"
-            " (then (return (i32.const 21))))",
-            f"  (if (i32.eqz (call $within (local.get $p{result}) (i32.const 4))) (then (return (i32.const 21))))",
+            f" (then (return (i32.const {FAULT}))))",
+            f"  (if (i32.eqz (call $within (local.get $p{result}) (i32.const 4))) (then (return (i32.const {FAULT}))))",
         ]
         if name == "sock_recv":
-            body.append("  (if (i32.eqz (call $within (local.get $p5) (i32.const 2))) (then (return (i32.const 21))))")
+            body.append(
+                f"  (if (i32.eqz (call $within (local.get $p5) (i32.const 2))) (then (return (i32.const {FAULT}))))"
+            )
         body += ["  " + line for line in direct(name)]
     if name in RESULTS:
         parameter, size = RESULTS[name]
@@ -341,13 +343,13 @@ def special(name: str, signature: str) -> list[str]:
     if name == "poll_oneoff":
         # Python's always: it knows from the map which of the engine's are open, and those are always ready.
         return [
-            "(if (i32.gt_u (local.get $p2) (i32.const 1000000)) (then (return (i32.const 28))))",
+            f"(if (i32.gt_u (local.get $p2) (i32.const 1000000)) (then (return (i32.const {INVAL}))))",
             "(if (i32.eqz (call $within (local.get $p0) (i32.mul (local.get $p2) (i32.const 48))))"
-            " (then (return (i32.const 21))))",
+            f" (then (return (i32.const {FAULT}))))",
             "(if (i32.eqz (call $within (local.get $p1) (i32.mul (local.get $p2) (i32.const 32))))"
-            " (then (return (i32.const 21))))",
-            "(if (i32.eqz (call $within (local.get $p3) (i32.const 4))) (then (return (i32.const 21))))",
-            "(if (i32.eqz (local.get $p2)) (then (return (i32.const 28))))",
+            f" (then (return (i32.const {FAULT}))))",
+            f"(if (i32.eqz (call $within (local.get $p3) (i32.const 4))) (then (return (i32.const {FAULT}))))",
+            f"(if (i32.eqz (local.get $p2)) (then (return (i32.const {INVAL}))))",
             *post(signature),
             f"(i32.store $box (i32.const {COUNT}) (i32.const 0))",
             # The engine's monotonic clock has a start of its own; Python needs a reading of it. The answer lands where

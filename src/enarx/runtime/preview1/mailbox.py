@@ -6,7 +6,7 @@ The same layout in bytes is in `tools/make_overlay.py`; a test compares the two.
 
 from __future__ import annotations
 
-ERRNO = 0  # success before a call, so that only a failure has to be told
+ERRNO = 0  # success before a call, so that only a failure has to be told; for `refuse` what it refuses with
 PAGES = 1  # of the workload's memory, at the time of the call
 IOV_PTR = 2  # the first iovec, where there is one
 IOV_LEN = 3
@@ -14,7 +14,6 @@ ARG0 = 4  # argument n is the word ARG0 + 2n; a 64-bit one has its high half in 
 ARG1 = 6
 ARG2 = 8
 ARG3 = 10
-ARG4 = 12
 OPEN = 25  # descriptors open now, of either side
 OPEN_LIMIT = 27  # for them
 EXITED = 28  # 1 once the workload has called proc_exit

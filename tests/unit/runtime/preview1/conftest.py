@@ -109,7 +109,12 @@ class Machine:
         pointer, size = generator.RESULTS.get(name, (None, 0))
         if size and arguments[pointer] + size > len(self.bytes):
             return errno.FAULT
+        # Of the answer before nothing may be left in the next.
+        self.host.result[:] = bytes([FILLING]) * mailbox.RESULT_BYTES
+        before = bytes(self.bytes) if size else b""
         trap = self._callbacks[name]()
+        if size:
+            assert bytes(self.bytes) == before
         if trap:
             assert self.host.failure is not None
             return None

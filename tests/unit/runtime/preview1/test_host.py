@@ -15,7 +15,7 @@ from enarx.runtime.preview1 import errno, mailbox
 from enarx.runtime.preview1.configured import Null
 from enarx.runtime.preview1.descriptors import FDFLAGS_NONBLOCK, RIGHT_READ, SOCKET_STREAM, Descriptor
 
-from .conftest import FILLING, MEMORY_BYTES, PAGE_BYTES, Machine
+from .conftest import FILLING, MEMORY_BYTES, PAGE_BYTES, Machine, generator
 
 TOP = 0xFFFFFFFF
 EDGES = [0, 1, 8, PAGE_BYTES, MEMORY_BYTES - 8, MEMORY_BYTES - 1, MEMORY_BYTES, MEMORY_BYTES + 1, 1 << 31, TOP - 7, TOP]
@@ -318,16 +318,24 @@ def test_moving_keeps_the_object_and_tells_pollers(machine):
 
 
 def test_seek_and_tell_are_those_of_what_can_seek(machine):
-    descriptor = Scripted(7)
+    position = 5 << 32 | 7
+    descriptor = Scripted(position)
     made = machine({0: descriptor, 1: Null()})
     assert made.call("fd_seek", 0, -2, 1, 256, words={mailbox.ARG1 + 1: TOP}) == errno.SUCCESS
     assert descriptor.seen == [(-2, 1)]
-    assert struct.unpack_from("<Q", made.bytes, 256) == (7,)
+    assert struct.unpack_from("<Q", made.bytes, 256) == (position,)
     assert made.call("fd_tell", 0, 264) == errno.SUCCESS
+    assert struct.unpack_from("<Q", made.bytes, 264) == (position,)
     assert made.call("fd_seek", 0, 0, 3, 256) == errno.INVAL
     assert made.call("fd_seek", 1, 0, 0, 256) == errno.SPIPE
     assert made.call("fd_tell", 1, 256) == errno.SPIPE
     assert made.call("fd_tell", 2, 256) == errno.BADF
+
+
+def test_of_a_file_only_the_type_and_one_link_are_told(machine):
+    made = machine({0: Scripted()})
+    assert made.call("fd_filestat_get", 0, 256) == errno.SUCCESS
+    assert struct.unpack_from("<8Q", made.bytes, 256) == (0, 0, SOCKET_STREAM, 1, 0, 0, 0, 0)
 
 
 def test_the_flags_are_what_was_set(machine):
@@ -343,7 +351,7 @@ def test_a_socket_is_a_preopen_of_a_kind_nobody_knows(machine):
     """C libraries stop at the first error when they look for directories, so that these must not be one."""
     made = machine({1: Scripted(), 3: Scripted()})
     assert made.call("fd_prestat_get", 3, 256) == errno.SUCCESS
-    assert made.bytes[256] != 0
+    assert made.bytes[256:264] == b"\1" + bytes(7)
     assert made.call("fd_prestat_get", 1, 256) == errno.BADF
     assert made.call("fd_prestat_get", 4, 256) == errno.BADF
 
@@ -434,9 +442,9 @@ def test_any_calls_are_answered_and_touch_only_what_they_name(script, vectors, g
         allowed = bytearray(before)
         if name in {"fd_read", "sock_recv"}:
             spans = [(start, length) for start, length in vectors]
-        elif name.startswith(("fd_seek", "fd_tell", "fd_prestat", "fd_fdstat_get", "fd_filestat", "sock_accept")):
-            pointer = {"fd_seek": 3, "sock_accept": 2}.get(name, 1)
-            spans = [(arguments[pointer], 64)]
+        elif name in generator.RESULTS:
+            pointer, size = generator.RESULTS[name]
+            spans = [(arguments[pointer], size)]
         else:
             spans = []
         for start, length in spans:
