@@ -350,7 +350,7 @@ def _plain(bench: Bench, name: str, module: str, *, at_least: float) -> Iterator
     with _side_by_side(bench, lines, ports) as (ours, theirs):
         for connections in CONNECTIONS:
             loads = [_wrk(side, connections, bench) for side in (ours, theirs)]
-            rates = _alternate_loads(loads, bench.options)
+            rates = _alternate_loads(loads, bench.options, rounds=bench.options.rounds)
             yield _rate_row(f"{name}, c={connections}", *rates, peer=f"{peer.label} tcplisten", at_least=at_least)
 
 
@@ -401,11 +401,11 @@ def _rate_row(
     )
 
 
-def _alternate_loads(loads: Sequence[_Load], options: Options) -> list[_Rates]:
-    """Put one load after the other on their servers, `load_rounds` times after a turn that does not count."""
+def _alternate_loads(loads: Sequence[_Load], options: Options, *, rounds: int = 0) -> list[_Rates]:
+    """Put one load after the other on their servers, `rounds` or `load_rounds` times after a turn that does not count."""
     rates: list[list[float]] = [[] for _ in loads]
     cpu_us: list[list[float]] = [[] for _ in loads]
-    for turn in range(options.load_rounds + 1):
+    for turn in range((rounds or options.load_rounds) + 1):
         for load, its_rates, its_cpu_us in zip(loads, rates, cpu_us, strict=True):
             before_s = cpu_s_of_all(load.server.pid)
             rate = load.ask()

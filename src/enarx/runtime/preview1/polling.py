@@ -32,12 +32,14 @@ _ABSOLUTE = 1
 _HANGUP = 1
 _SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
 _SUBSCRIPTION_BYTES = 48
+_EVENT_BYTES = 32
 _READABLE = select.EPOLLIN | select.EPOLLERR | select.EPOLLHUP
 _WRITABLE = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 # However long the wait, the host is asked in spans that it can count.
 _LONGEST_WAIT_NS = 1_000_000 * 1_000_000_000
 # What waits for a descriptor that the epoll knows and the plan does not.
 _NOBODY: tuple[list[bytes], list[bytes]] = ([], [])
+_NOTHING = b""
 
 
 def _event(userdata: int, tag: int, *, error: int = 0, hangup: bool = False) -> bytes:
@@ -47,7 +49,7 @@ def _event(userdata: int, tag: int, *, error: int = 0, hangup: bool = False) -> 
 class _Plan:
     """A subscription list, read once."""
 
-    __slots__ = ("always", "buffered", "clocks", "fixed", "listeners", "waits")
+    __slots__ = ("buffered", "clocks", "fixed", "listeners", "readers", "waits")
 
     def __init__(self) -> None:
         self.fixed: list[bytes] = []  # events that hold whatever happens: unknown descriptors, files
@@ -56,6 +58,14 @@ class _Plan:
         self.waits: dict[int, tuple[list[bytes], list[bytes]]] = {}
         self.listeners: dict[int, Listener] = {}  # by host descriptor
         self.buffered: list[tuple[Descriptor, bytes]] = []  # may be readable without the host knowing
+        # Where all that is waited for is plain connections that can be read: their events by host descriptor.
+        self.readers: dict[int, bytes] | None = None
+
+    def settle(self) -> None:
+        """Take note that the list is read to its end."""
+        plain = self.waits and not (self.fixed or self.clocks or self.listeners or self.buffered)
+        if plain and not any(writers for _, writers in self.waits.values()):
+            self.readers = {number: b"".join(readers) for number, (readers, _) in self.waits.items()}
 
 
 class Poller:
@@ -85,11 +95,13 @@ class Poller:
             if error:
                 self._bytes = b""
                 return error
-        events = self._wait()[:count]
+        readers = self._plan.readers
+        answer = b"".join(self._wait()) if readers is None else self._wait_for(readers)
+        # What has no room is told by the next call.
+        answer = answer[: _EVENT_BYTES * count]
         out = box[ARG1]
-        answer = b"".join(events)
         memory[out : out + len(answer)] = answer
-        box[COUNT] = len(events)
+        box[COUNT] = len(answer) // _EVENT_BYTES
         return errno.SUCCESS
 
     def _read(self, given: bytes) -> int:
@@ -128,6 +140,7 @@ class Poller:
                 for number, (readers, writers) in plan.waits.items()
             }
         )
+        plan.settle()
         self._plan = plan
         self._bytes = given
         self._changes = self._host.changes
@@ -150,6 +163,14 @@ class Poller:
                 self._epoll.modify(number, events)
             except FileNotFoundError:
                 self._epoll.register(number, events)
+
+    def _wait_for(self, readers: dict[int, bytes]) -> bytes:
+        """Return the events of what can be read, waiting for the first; whatever happens to those makes them readable."""
+        while True:
+            ready = self._epoll.poll(_LONGEST_WAIT_NS / 1e9, len(readers))
+            events = _NOTHING.join([readers.get(number, _NOTHING) for number, _ in ready])
+            if events:
+                return events
 
     def _wait(self) -> list[bytes]:
         """Return the events of the plan, waiting for the first."""
