@@ -63,7 +63,8 @@ class _Plan:
 
     def settle(self) -> None:
         """Take note that the list is read to its end."""
-        plain = self.waits and not (self.fixed or self.clocks or self.listeners or self.buffered)
+        # A listener for TLS that is to be read is among `buffered`.
+        plain = self.waits and not (self.fixed or self.clocks or self.buffered)
         if plain and not any(writers for _, writers in self.waits.values()):
             self.readers = {number: b"".join(readers) for number, (readers, _) in self.waits.items()}
 
@@ -97,7 +98,7 @@ class Poller:
                 return error
         readers = self._plan.readers
         answer = b"".join(self._wait()) if readers is None else self._wait_for(readers)
-        # What has no room is told by the next call.
+        # The list has as much room as the router found, however many events there are.
         answer = answer[: _EVENT_BYTES * count]
         out = box[ARG1]
         memory[out : out + len(answer)] = answer

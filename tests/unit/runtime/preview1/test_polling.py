@@ -244,6 +244,45 @@ def test_duplicates_are_each_answered(machine, pair):
     assert sorted(events) == [(1, 0, WRITE)] * 3 + [(2, 0, WRITE)] + [(5, errno.BADF, READ)] * 2
 
 
+def test_what_holds_whatever_happens_stands_beside_what_can_be_read(machine, pair):
+    ours, other = pair
+    made = machine({3: TcpSocket(ours)})
+    other.send(b"x")
+    assert poll(made, on_fd(1, 3), on_fd(2, 99)) == (0, [(2, errno.BADF, READ), (1, 0, READ)])
+
+
+def test_what_is_buffered_here_is_readable_although_its_socket_is_not(machine, pair):
+    class Buffering(TcpSocket):
+        __slots__ = ()
+        buffers = True
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plain, plain_other = connect(server)
+    with plain, plain_other:
+        made = machine({3: Buffering(pair[0]), 4: TcpSocket(plain)})
+        plain_other.send(b"x")
+        for waiting, expected in ((0, [(2, 0, READ)]), (1, [(1, 0, READ), (2, 0, READ)])):
+            made.host.table[3].waiting = lambda waiting=waiting: waiting
+            assert poll(made, on_fd(1, 3), on_fd(2, 4)) == (0, expected)
+
+
+def test_many_readers_of_one_list_are_each_answered(machine):
+    """Connections alone, one of them twice, one hung up: as a plain server polls."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = [connect(server) for _ in range(4)]
+    made = machine({3 + n: TcpSocket(ours) for n, (ours, _) in enumerate(ends)})
+    watched = [on_fd(n, 3 + n) for n in range(4)] + [on_fd(9, 3)]
+    ends[0][1].send(b"x")
+    ends[1][1].close()
+    for _ in range(2):
+        found, events = poll(made, *watched)
+        assert (found, sorted(events)) == (0, [(0, 0, READ), (1, 0, READ), (9, 0, READ)])
+    ends[2][1].send(b"x")
+    assert sorted(poll(made, *watched)[1]) == [(0, 0, READ), (1, 0, READ), (2, 0, READ), (9, 0, READ)]
+    for end in [end for both in ends for end in both]:
+        end.close()
+
+
 def test_a_hundred_thousand_subscriptions_are_answered_soon(machine, pair):
     made = machine({3: TcpSocket(pair[0])})
     made.bytes = made.bytes + bytes(100_000 * 80)
