@@ -24,6 +24,8 @@ GREETING = b"Hello, Enarx!\n"
 COMPUTED = b"crc d1469bd6\nmatmul 31058766552\nsieve 2541214\nchase 169264\n"
 CONNECTIONS = (16, 64)
 GROUP = "X25519MLKEM768"
+SHORT_LOAD_S = 1
+"""Where `wrk` alone asks: many short turns, since the slow times of a shared machine last for seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Options:
 
     Args:
         rounds: measurements per side and row; never under 5.
-        hello_rounds: the same for the shortest programs, whose medians need more.
+        hello_rounds: the same for what takes a second or less, whose medians need more.
         load_rounds: the same for servers.
         load_s: seconds of load per measurement of a server.
         verifications: verdicts of the process whose memory is looked at.
@@ -214,10 +216,10 @@ def component(bench: Bench) -> Iterator[Row]:
     lines = (bench.enarx.listen(module, ports[0], "tcp"), bench.cli.serve(module, ports[1]))
     with _side_by_side(bench, lines, ports) as (ours, theirs):
         for connections in CONNECTIONS:
-            loads = [_wrk(side, connections, bench) for side in (ours, theirs)]
+            loads = [_wrk(side, connections, SHORT_LOAD_S) for side in (ours, theirs)]
             yield _rate_row(
                 f"wasi:http component, c={connections}",
-                *_alternate_loads(loads, bench.options),
+                *_alternate_loads(loads, rounds=bench.options.hello_rounds),
                 peer=f"{bench.cli.label} serve",
                 at_least=1.0,
                 aim=1.5,
@@ -330,10 +332,11 @@ class _Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Load:
-    """A way to put load on a server; `ask` returns requests per second."""
+    """A way to put load on a server; `ask` returns requests per second, and takes `load_s`."""
 
     server: _Server
     ask: Callable[[], float]
+    load_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,8 +352,8 @@ def _plain(bench: Bench, name: str, module: str, *, at_least: float) -> Iterator
     lines = (bench.enarx.listen(module, ports[0], "tcp"), peer.listen(module, ports[1]))
     with _side_by_side(bench, lines, ports) as (ours, theirs):
         for connections in CONNECTIONS:
-            loads = [_wrk(side, connections, bench) for side in (ours, theirs)]
-            rates = _alternate_loads(loads, bench.options, rounds=bench.options.rounds)
+            loads = [_wrk(side, connections, SHORT_LOAD_S) for side in (ours, theirs)]
+            rates = _alternate_loads(loads, rounds=bench.options.hello_rounds)
             yield _rate_row(f"{name}, c={connections}", *rates, peer=f"{peer.label} tcplisten", at_least=at_least)
 
 
@@ -362,9 +365,9 @@ def _tls(bench: Bench, name: str, module: str) -> Iterator[Row]:
             loads = [
                 _loadgen(ours, connections, bench, over_tls=True),
                 _loadgen(theirs, connections, bench, over_tls=False),
-                _wrk(theirs, connections, bench),
+                _wrk(theirs, connections, bench.options.load_s),
             ]
-            over_tls, plain, plain_by_wrk = _alternate_loads(loads, bench.options)
+            over_tls, plain, plain_by_wrk = _alternate_loads(loads, rounds=bench.options.load_rounds)
             cross_check = median(plain_by_wrk.requests_per_s) / median(plain.requests_per_s)
             yield _rate_row(
                 f"{name}, c={connections}",
@@ -401,23 +404,22 @@ def _rate_row(
     )
 
 
-def _alternate_loads(loads: Sequence[_Load], options: Options, *, rounds: int = 0) -> list[_Rates]:
-    """Put one load after the other on their servers, `rounds` or `load_rounds` times after a turn that does not count."""
+def _alternate_loads(loads: Sequence[_Load], *, rounds: int) -> list[_Rates]:
+    """Put one load after the other on their servers, `rounds` times after a turn that does not count."""
     rates: list[list[float]] = [[] for _ in loads]
     cpu_us: list[list[float]] = [[] for _ in loads]
-    for turn in range((rounds or options.load_rounds) + 1):
+    for turn in range(rounds + 1):
         for load, its_rates, its_cpu_us in zip(loads, rates, cpu_us, strict=True):
             before_s = cpu_s_of_all(load.server.pid)
             rate = load.ask()
             used_s = cpu_s_of_all(load.server.pid) - before_s
             if turn:
                 its_rates.append(rate)
-                its_cpu_us.append(used_s / (rate * options.load_s) * 1e6)
+                its_cpu_us.append(used_s / (rate * load.load_s) * 1e6)
     return [_Rates(requests_per_s=its, cpu_us=used) for its, used in zip(rates, cpu_us, strict=True)]
 
 
-def _wrk(target: _Server, connections: int, bench: Bench) -> _Load:
-    load_s = bench.options.load_s
+def _wrk(target: _Server, connections: int, load_s: float) -> _Load:
     argv = [installs.wrk(), "-t1", f"-c{connections}", f"-d{load_s:g}s", f"http://127.0.0.1:{target.port}/"]
 
     def ask() -> float:
@@ -428,7 +430,7 @@ def _wrk(target: _Server, connections: int, bench: Bench) -> _Load:
             raise BenchError(f"wrk: some requests failed\n{text}")
         return float(rate[1])
 
-    return _Load(server=target, ask=ask)
+    return _Load(server=target, ask=ask, load_s=load_s)
 
 
 def _loadgen(target: _Server, connections: int, bench: Bench, *, over_tls: bool) -> _Load:
@@ -441,7 +443,7 @@ def _loadgen(target: _Server, connections: int, bench: Bench, *, over_tls: bool)
     def ask() -> float:
         return float(json.loads(tool(argv, limit_s=load_s + 60))["requests_per_s"])
 
-    return _Load(server=target, ask=ask)
+    return _Load(server=target, ask=ask, load_s=load_s)
 
 
 def _get_greeting(port: int) -> None:
