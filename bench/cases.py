@@ -34,14 +34,14 @@ class Options:
 
     Args:
         rounds: measurements per side and row; never under 5.
-        hello_rounds: the same for what takes a second or less, whose medians need more.
-        load_rounds: the same for servers.
+        short_rounds: the same for what takes a second or less, whose medians need more.
+        load_rounds: the same for what is under load for longer.
         load_s: seconds of load per measurement of a server.
         verifications: verdicts of the process whose memory is looked at.
     """
 
     rounds: int
-    hello_rounds: int
+    short_rounds: int
     load_rounds: int
     load_s: float
     verifications: int
@@ -219,7 +219,7 @@ def component(bench: Bench) -> Iterator[Row]:
             loads = [_wrk(side, connections, SHORT_LOAD_S) for side in (ours, theirs)]
             yield _rate_row(
                 f"wasi:http component, c={connections}",
-                *_alternate_loads(loads, rounds=bench.options.hello_rounds),
+                *_alternate_loads(loads, rounds=bench.options.short_rounds),
                 peer=f"{bench.cli.label} serve",
                 at_least=1.0,
                 aim=1.5,
@@ -307,7 +307,7 @@ def _whole_run(
 ) -> Row:
     """Time our command line and the peer's; the shortest ones more often, as the smallest things differ most."""
     commands = [Command(argv=argv, env=bench.env, stdout=stdout) for argv in lines]
-    rounds = bench.options.hello_rounds if stdout == GREETING else bench.options.rounds
+    rounds = bench.options.short_rounds if stdout == GREETING else bench.options.rounds
     ours, theirs = alternate(commands, rounds=rounds)
     cpu = median([run.cpu_s for run in ours]) / median([run.cpu_s for run in theirs])
     return Row(
@@ -353,19 +353,20 @@ def _plain(bench: Bench, name: str, module: str, *, at_least: float) -> Iterator
     with _side_by_side(bench, lines, ports) as (ours, theirs):
         for connections in CONNECTIONS:
             loads = [_wrk(side, connections, SHORT_LOAD_S) for side in (ours, theirs)]
-            rates = _alternate_loads(loads, rounds=bench.options.hello_rounds)
+            rates = _alternate_loads(loads, rounds=bench.options.short_rounds)
             yield _rate_row(f"{name}, c={connections}", *rates, peer=f"{peer.label} tcplisten", at_least=at_least)
 
 
 def _tls(bench: Bench, name: str, module: str) -> Iterator[Row]:
+    load_s = bench.options.load_s
     ports, peer = (free_port(), free_port()), bench.cli_with_sockets
     lines = (bench.enarx.listen(module, ports[0], "tls"), peer.listen(module, ports[1]))
     with _side_by_side(bench, lines, ports) as (ours, theirs):
         for connections in CONNECTIONS:
             loads = [
-                _loadgen(ours, connections, bench, over_tls=True),
-                _loadgen(theirs, connections, bench, over_tls=False),
-                _wrk(theirs, connections, bench.options.load_s),
+                _loadgen(ours, connections, load_s, over_tls=True),
+                _loadgen(theirs, connections, load_s, over_tls=False),
+                _wrk(theirs, connections, load_s),
             ]
             over_tls, plain, plain_by_wrk = _alternate_loads(loads, rounds=bench.options.load_rounds)
             cross_check = median(plain_by_wrk.requests_per_s) / median(plain.requests_per_s)
@@ -433,8 +434,7 @@ def _wrk(target: _Server, connections: int, load_s: float) -> _Load:
     return _Load(server=target, ask=ask, load_s=load_s)
 
 
-def _loadgen(target: _Server, connections: int, bench: Bench, *, over_tls: bool) -> _Load:
-    load_s = bench.options.load_s
+def _loadgen(target: _Server, connections: int, load_s: float, *, over_tls: bool) -> _Load:
     address = f"127.0.0.1:{target.port}"
     argv = [installs.load_generator(), "-addr", address, "-connections", str(connections), "-duration", f"{load_s:g}s"]
     if over_tls:

@@ -117,7 +117,7 @@ def deploy_hello(bench: Bench) -> Iterator[Row]:
         ]
         runs: list[list[Run]] = [[] for _ in commands]
         host_cpu_s: list[float] = []
-        for turn in range(bench.options.hello_rounds + 2):
+        for turn in range(bench.options.short_rounds + 2):
             before_s = cpu_s_of_all(host.pid)
             for index, command in enumerate(commands):
                 run = run_once(command)

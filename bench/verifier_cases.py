@@ -103,7 +103,7 @@ def verify_cold(bench: Bench) -> Iterator[Row]:
         Command(argv=line, env=bench.env, stdout=is_accepted),
         Command(argv=[python, "-c", "pass"], env=bench.env, stdout=b""),
     ]
-    ours, theirs = alternate(commands, rounds=bench.options.hello_rounds)
+    ours, theirs = alternate(commands, rounds=bench.options.short_rounds)
     cpu = median([run.cpu_s for run in ours]) / median([run.cpu_s for run in theirs])
     yield Row(
         name="verify SEV-SNP from the shell, cold",

@@ -6,7 +6,7 @@ in one epoll from call to call, and a list whose bytes are the last one's is not
 
 A subscription (48 bytes, little-endian): userdata u64 at 0, tag u8 at 8 (0 clock, 1 read, 2 write); for a clock: id u32
 at 16, timeout u64 at 24, flags u16 at 40 (1 absolute); else the descriptor u32 at 16. An event (32 bytes): userdata at
-0, errno u16 at 8, tag u8 at 10, nbytes u64 at 16, flags u16 at 24 (1 hang-up).
+0, errno u16 at 8, tag u8 at 10, nbytes u64 at 16, flags u16 at 24 (always 0 here).
 Source: WASI snapshot preview 1, `subscription`, `event`.
 """
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _CLOCK, _READ, _WRITE = 0, 1, 2
 _REALTIME, _MONOTONIC = 0, 1
 _ABSOLUTE = 1
-_HANGUP = 1
 _SUBSCRIPTION = struct.Struct("<QB7xI4xQQH6x")
 _SUBSCRIPTION_BYTES = 48
 _EVENT_BYTES = 32
@@ -39,11 +38,10 @@ _WRITABLE = select.EPOLLOUT | select.EPOLLERR | select.EPOLLHUP
 _LONGEST_WAIT_NS = 1_000_000 * 1_000_000_000
 # What waits for a descriptor that the epoll knows and the plan does not.
 _NOBODY: tuple[list[bytes], list[bytes]] = ([], [])
-_NOTHING = b""
 
 
-def _event(userdata: int, tag: int, *, error: int = 0, hangup: bool = False) -> bytes:
-    return struct.pack("<QHB5xQH6x", userdata, error, tag, 0 if hangup else tag > _CLOCK, _HANGUP if hangup else 0)
+def _event(userdata: int, tag: int, *, error: int = 0) -> bytes:
+    return struct.pack("<QHB5xQ8x", userdata, error, tag, tag > _CLOCK)
 
 
 class _Plan:
@@ -169,7 +167,7 @@ class Poller:
         """Return the events of what can be read, waiting for the first; whatever happens to those makes them readable."""
         while True:
             ready = self._epoll.poll(_LONGEST_WAIT_NS / 1e9, len(readers))
-            events = _NOTHING.join([readers.get(number, _NOTHING) for number, _ in ready])
+            events = b"".join([readers.get(number, b"") for number, _ in ready])
             if events:
                 return events
 
