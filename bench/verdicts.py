@@ -13,16 +13,20 @@ Knows enarx's verifier and dcap-qvl; knows nothing of rows and their limits.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import multiprocessing
 import os
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any, Self
 
 import dcap_qvl
 from cryptography import x509
@@ -30,6 +34,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from timing import BenchError
 
 from enarx.abi.cca import parse_token_untrusted
@@ -59,12 +64,15 @@ AT = datetime(2026, 6, 15, 12, tzinfo=UTC)
 BATCHES = 20  # of each side in a round
 THREAD_BATCHES = 8  # likewise where threads are started, which takes time itself
 THREADS = 2
+PROCESS_BATCHES, PROCESS_CHUNK = 64, 1024  # likewise where processes are given so many pieces at a time
 _ECDSA = ec.ECDSA(SHA384())
 _NOTHING = Endorsements()
 # What no policy can be made of evidence for: the software components of the fake CCA platform.
 _COMPONENTS = ({"type": "BL2", "measurement": "11" * 32}, {"type": "RMM", "measurement": "44" * 32})
 _BY_HAND = {"cca.sw_components": Reference(toml_of([each | {"signer_id": "22" * 32} for each in _COMPONENTS]))}
 
+
+_judged_here: tuple[Subject, TrustCache]
 
 # --- Evidence --------------------------------------------------------------------------------------------------------
 
@@ -247,6 +255,46 @@ def judge_all(subjects: Sequence[Subject], known: TrustCache) -> int:
     return len(subjects)
 
 
+class Processes:
+    """Processes that judge what they are given, as a program would use them that has more evidence than one processor can judge.
+
+    What is sent to them is the evidence, and what comes back the verdict and each finding that failed.
+
+    Args:
+        subjects: what differs between them is the evidence and the caller's challenge alone.
+    """
+
+    def __init__(self, subjects: Sequence[Subject]) -> None:
+        global _judged_here  # what a child judges with, inherited by it
+        _judged_here = subjects[0], TrustCache()
+        self._asked = [(subject.data, subject.report_data) for subject in subjects]
+        self._pool = ProcessPoolExecutor(THREADS, multiprocessing.get_context("fork"), gc.freeze)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def judge_all(self) -> int:
+        """Have each of them judged `PROCESS_BATCHES` times, and return how many that is.
+
+        Raises:
+            BenchError: one was not accepted.
+        """
+        asked = self._asked * PROCESS_BATCHES
+        for verdict, failures in self._pool.map(_judge_one, asked, chunksize=PROCESS_CHUNK):
+            if verdict is not Verdict.ACCEPTED:
+                raise BenchError(f"a process: {verdict}: {failures[0]}, want it accepted")
+        return len(asked)
+
+
+def _judge_one(asked: tuple[bytes, bytes | None]) -> tuple[Verdict, tuple[str, ...]]:
+    subject, known = _judged_here
+    result = replace(subject, data=asked[0], report_data=asked[1]).judge(known)
+    return result.verdict, tuple(finding.line for finding in result.failures)
+
+
 def prove(subjects: Sequence[Subject], known: TrustCache) -> int:
     """Accept each of them and refuse flipped copies; return how many findings the first verdict has.
 
@@ -263,11 +311,20 @@ def prove(subjects: Sequence[Subject], known: TrustCache) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BareCheck:
-    """One signature on P-384 with everything at hand that it takes to check it: what a verdict cannot do without."""
+    """One signature on P-384 with everything at hand that it takes to check it: what a verdict cannot do without.
+
+    Args:
+        key: whose signature it is.
+        signature: in DER.
+        signed: what it is over.
+        carried: the key as SubjectPublicKeyInfo where it comes with the evidence, another one each time: it has to be loaded before
+            anything can be checked with it. None where it is at hand.
+    """
 
     key: ec.EllipticCurvePublicKey
     signature: bytes
     signed: bytes
+    carried: bytes | None = None
 
     def run(self) -> None:
         """Check it as directly as it can be done.
@@ -275,7 +332,13 @@ class BareCheck:
         Raises:
             InvalidSignature: it does not hold.
         """
-        self.key.verify(self.signature, self.signed, _ECDSA)
+        key: Any = self.key if self.carried is None else load_der_public_key(self.carried)
+        key.verify(self.signature, self.signed, _ECDSA)
+
+    @property
+    def with_key_at_hand(self) -> BareCheck:
+        """The same with the key loaded before."""
+        return replace(self, carried=None)
 
 
 def run_bare(checks: Sequence[tuple[BareCheck, ...]]) -> int:
@@ -314,13 +377,11 @@ def bare_nitro(subject: Subject) -> tuple[BareCheck, ...]:
     document = parse_document_untrusted(subject.data)
     leaf, issuer = (x509.load_der_x509_certificate(der) for der in (document.certificate, document.cabundle[-1]))
     issued = BareCheck(key=_p384(issuer), signature=leaf.signature, signed=leaf.tbs_certificate_bytes)
-    return issued, _bare_message(document.message, _p384(leaf))
+    return issued, _bare_message(document.message, _p384(leaf), is_carried=True)
 
 
 def bare_cca(subject: Subject) -> tuple[BareCheck, ...]:
     """Return the checks of the platform token's signature and of the realm token's."""
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
     from enarx.crypto.cose import load_key_untrusted
 
     token = parse_token_untrusted(subject.data)
@@ -328,15 +389,16 @@ def bare_cca(subject: Subject) -> tuple[BareCheck, ...]:
     realm = load_key_untrusted(token.realm.public_key)
     if not isinstance(platform, ec.EllipticCurvePublicKey) or not isinstance(realm, ec.EllipticCurvePublicKey):
         raise BenchError("CCA: found another kind of key, want ECDSA")
-    return _bare_message(token.platform_message, platform), _bare_message(token.realm_message, realm)
+    return _bare_message(token.platform_message, platform), _bare_message(token.realm_message, realm, is_carried=True)
 
 
-def _bare_message(message: Sign1, key: ec.EllipticCurvePublicKey) -> BareCheck:
+def _bare_message(message: Sign1, key: ec.EllipticCurvePublicKey, *, is_carried: bool = False) -> BareCheck:
     """Return the check of a COSE_Sign1 message (RFC 9052 section 4.4)."""
     half = len(message.signature) // 2
     r, s = (int.from_bytes(part, "big") for part in (message.signature[:half], message.signature[half:]))
     signed = encode(["Signature1", message.protected, b"", message.payload])
-    return BareCheck(key=key, signature=encode_dss_signature(r, s), signed=signed)
+    carried = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) if is_carried else None
+    return BareCheck(key=key, signature=encode_dss_signature(r, s), signed=signed, carried=carried)
 
 
 def _p384(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
@@ -434,6 +496,13 @@ def alternate_threads(sides: Sequence[Side], *, rounds: int) -> list[tuple[Pace,
     both = [side for side in sides for _ in range(2)]
     paces = _alternate(both, [_time_threads(1), _time_threads(THREADS)] * len(sides), rounds=rounds, batches=1)
     return list(zip(paces[::2], paces[1::2], strict=True))
+
+
+def alternate_processes(one: Side, processes: Processes, *, rounds: int) -> tuple[Pace, Pace]:
+    """Time a side on one thread of this process and processes that do the same, in turn; the latter's processor time is not counted."""
+    sides = [one, Side(work=processes.judge_all)]
+    alone, together = _alternate(sides, [_time_threads(1), _time_once], rounds=rounds, batches=1)
+    return alone, together
 
 
 def _alternate(

@@ -37,17 +37,15 @@ def folder(request, made):
     return EXAMPLES if request.param == "in the tree" else made
 
 
-def test_the_example_prints_what_the_page_shows(folder):
+@pytest.mark.parametrize("heading", ["## In Python", "### Much evidence"])
+def test_the_example_prints_what_the_page_shows(folder, tmp_path, heading):
+    script = tmp_path / "example.py"
+    script.write_text(block_after(heading, "python"), encoding="utf-8")
     ended = subprocess.run(
-        [sys.executable, "-c", block_after("## In Python", "python")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
+        [sys.executable, str(script)], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == block_after("## In Python", "text")
+    assert ended.stdout == block_after(heading, "text")
 
 
 @pytest.mark.parametrize(

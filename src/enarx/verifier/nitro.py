@@ -106,18 +106,32 @@ class _Leaf(NamedTuple):
     name: str
 
 
+class _Bundle(NamedTuple):
+    """The issuers' certificates in a document, the root's first.
+
+    Args:
+        certificates: in DER.
+        issuer: the last of them; None where one is not well formed.
+        malformed: what is wrong with the first that is not, or None.
+    """
+
+    certificates: tuple[bytes, ...]
+    issuer: Issuer | None
+    malformed: str | None
+
+
 def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setting, ledger: Ledger) -> Examined:
-    issuer = document.cabundle[-1]
     bundle = setting.cache.remember(("nitro.cabundle", document.cabundle), lambda: _load_bundle(document.cabundle))
-    malformed = bundle if isinstance(bundle, str) else None
+    malformed = bundle.malformed
 
     def look() -> _Leaf | str:
         try:
-            return _look_at(document.certificate, None if isinstance(bundle, str) else bundle)
+            return _look_at(document.certificate, bundle.issuer)
         except DecodeError as error:
             return str(error)
 
-    leaf = setting.cache.remember(("nitro.certificate", document.certificate, *document.cabundle), look)
+    # By the bundle that is remembered, so that not every certificate has a copy of it.
+    leaf = setting.cache.remember(("nitro.certificate", document.certificate, bundle.certificates), look)
     is_signed = False
     if isinstance(leaf, str):
         malformed = leaf
@@ -128,9 +142,11 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
         _FORM, not malformed, expected="X.509 in DER", found=malformed or "X.509 in DER", source="the document"
     )
     revocation = "not checked"
-    if not isinstance(bundle, str):
+    if bundle.issuer is not None:
         signs = "nothing that is well formed" if isinstance(leaf, str) else leaf.name
-        chain = verify_chain(ledger, _CHAIN, issuer, document.cabundle, setting.anchors.aws, setting, signs=signs)
+        chain = verify_chain(
+            ledger, _CHAIN, bundle.certificates[-1], bundle.certificates, setting.anchors.aws, setting, signs=signs
+        )
         if chain is not None:
             ledger.chains[-1] += ("the document",)
             ledger.require(
@@ -151,35 +167,36 @@ def _examine(document: NitroDocument, endorsements: Endorsements, setting: Setti
     return Examined(parts=(Part("nitro", claims),), tee="nitro")
 
 
-def _load_bundle(certificates: tuple[bytes, ...]) -> Issuer | str:
-    """Return who issued the document's certificate, or what is wrong with the first certificate that is not well formed."""
+def _load_bundle(certificates: tuple[bytes, ...]) -> _Bundle:
     try:
         loaded = [load_certificate_untrusted(der) for der in certificates]
     except DecodeError as error:
-        return str(error)
-    return Issuer(loaded[-1])
+        return _Bundle(certificates, None, str(error))
+    return _Bundle(certificates, Issuer(loaded[-1]), None)
 
 
 def _look_at(der: bytes, issuer: Issuer | None) -> _Leaf:
     # Most certificates bear the issuer's own name byte for byte, which is well formed.
     certificate = load_certificate_untrusted(der, decode_issuer=False)
-    is_issued = issuer is not None and issuer.issued(certificate, der)
-    if not is_issued:
-        certificate = load_certificate_untrusted(der)
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
         raise DecodeError(f"cannot decode a certificate: key: found {error}, want one on P-384") from error
-    return _Leaf(
+    leaf = _Leaf(
         key=key,
         is_p384=isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1",
-        is_issued=is_issued,
+        is_issued=False,
         not_before=not_before_of(certificate),
         not_after=not_after_of(certificate),
         unknown=unknown_critical_extensions(certificate),
         usage=_wrong_usage(certificate),
         name=common_name_of(certificate.subject),
     )
+    # Last, so that the interpreter loses the processor's caches once between the document's bytes and its signature.
+    if issuer is not None and issuer.issued(certificate, der):
+        return leaf._replace(is_issued=True)
+    load_certificate_untrusted(der)
+    return leaf
 
 
 def _wrong_usage(certificate: x509.Certificate) -> str | None:
