@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     times: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
-    for _ in range(bench.options.rounds):
+    for _ in range(bench.options.short_rounds):
         for name, side in sides.items():
             before = time.perf_counter()
             side()
