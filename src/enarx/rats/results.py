@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -78,14 +78,14 @@ class AttestationResult:
     chains: tuple[tuple[str, ...], ...] = ()
     emulated: bool = False
 
-    @property
-    def claims(self) -> Mapping[str, object]:
-        """What the attester said, by the vendor's names; believed only when the verdict is `ACCEPTED` or `REFUSED`."""
-        return self.subject.named()
+    verdict: Verdict = field(init=False)
+    """The answer: a forgery is said before a doubt, and a doubt before a dislike."""
 
-    @property
-    def verdict(self) -> Verdict:
-        """The answer: a forgery is said before a doubt, and a doubt before a dislike."""
+    def __post_init__(self) -> None:
+        # Asked for again and again, and to find it out means to look at every finding.
+        object.__setattr__(self, "verdict", self._conclude())
+
+    def _conclude(self) -> Verdict:
         if _AGAINST.isdisjoint(map(_OUTCOME_OF, self.findings)):
             return Verdict.ACCEPTED
         if any(each.outcome is Outcome.FAILED and each.check.concern is Concern.AUTHENTICITY for each in self.findings):
@@ -95,9 +95,16 @@ class AttestationResult:
         return Verdict.REFUSED
 
     @property
+    def claims(self) -> Mapping[str, object]:
+        """What the attester said, by the vendor's names; believed only when the verdict is `ACCEPTED` or `REFUSED`."""
+        return self.subject.named()
+
+    @property
     def failures(self) -> tuple[Finding, ...]:
         """The findings that the verdict rests on, where it is not `ACCEPTED`."""
         verdict = self.verdict
+        if verdict is Verdict.ACCEPTED:
+            return ()
         if verdict is Verdict.UNDECIDED:
             return tuple(finding for finding in self.findings if finding.outcome is Outcome.UNDECIDED)
         concern = Concern.AUTHENTICITY if verdict is Verdict.NOT_AUTHENTIC else Concern.APPRAISAL

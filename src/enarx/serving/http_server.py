@@ -21,6 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from enarx.errors import PlatformError, UsageError
+from enarx.serving.requests import WHOLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -84,6 +85,10 @@ class _Http(HttpToolsProtocol):
         if self.cycle is not before:
             # It has begun nothing yet.
             self.cycle.transport = cast("asyncio.Transport", _Joining(self.cycle.transport, self.loop))
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        cast("dict[str, Any]", self.scope)[WHOLE] = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_in_head = False

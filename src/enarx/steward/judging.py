@@ -416,7 +416,9 @@ def judge_recognised(
 def _require_binding(result: AttestationResult) -> None:
     """Refuse evidence of a kind that says nothing of what it is over; there is none yet."""
     passed = Outcome.PASSED
-    if not any(each.outcome is passed and each.check.id.endswith(BINDING) for each in result.findings):
-        raise VerificationError(
-            f"the evidence cannot be of this request: {result.tee}: found nothing that it is over, want this request"
-        )
+    for each in result.findings:
+        if each.outcome is passed and each.check.id.endswith(BINDING):
+            return
+    raise VerificationError(
+        f"the evidence cannot be of this request: {result.tee}: found nothing that it is over, want this request"
+    )

@@ -25,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -192,10 +194,10 @@ class Tables:
     )
 
 
-_INSERT_ENTRY = sa.insert(Tables.entries)
-_INSERT_HASH = sa.insert(Tables.hashes)
-_INSERT_CERTIFICATE = sa.insert(Tables.certificates)
-_INSERT_CHECKPOINT = sa.insert(Tables.checkpoints)
+_INTO_ENTRIES = 'entries ("index", leaf, nonce, body)'
+_INTO_HASHES = 'hashes (level, "index", hash)'
+_INTO_CERTIFICATES = "certificates (serial, entry, not_after_ms, evidence, endorsements, receipt, spki, report_data)"
+_INTO_CHECKPOINTS = "checkpoints (size, text)"
 _MARK_REVOKED = (
     sa.update(Tables.certificates)
     .where(Tables.certificates.c.serial == sa.bindparam("wanted"))
@@ -284,9 +286,9 @@ class Store:
         answers: list[Any] = []
         nonces = [each.nonce for each in entries if each.nonce is not None] if is_doubted else []
         used = _used_nonces(connection, nonces)
-        rows: list[dict[str, Any]] = []
-        hashes: list[dict[str, Any]] = []
-        certificates: list[dict[str, Any]] = []
+        rows: list[tuple[Any, ...]] = []
+        hashes: list[tuple[Any, ...]] = []
+        certificates: list[tuple[Any, ...]] = []
         marked: dict[bytes, dict[str, Any]] = {}
         for entry in entries:
             if entry.nonce is not None and entry.nonce in used:
@@ -303,23 +305,20 @@ class Store:
             if entry.nonce is not None:
                 used.add(entry.nonce)
             leaf, *above = frontier.append(hash_of_leaf(entry.body))
-            rows.append({"index": leaf.index, "leaf": leaf.hash, "nonce": entry.nonce, "body": entry.body})
-            hashes += [{"level": node.level, "index": node.index, "hash": node.hash} for node in above]
+            rows.append((leaf.index, leaf.hash, entry.nonce, entry.body))
+            hashes += [(node.level, node.index, node.hash) for node in above]
             if entry.certificate is not None:
                 certificates.append(_certificate_row(entry.certificate, leaf.index))
             answers.append(leaf.index)
         if not rows:
             return answers, known
         text = signer.sign(frontier.size, frontier.root())
-        connection.execute(_INSERT_ENTRY, rows)
-        for statement, values in (
-            (_INSERT_HASH, hashes),
-            (_INSERT_CERTIFICATE, certificates),
-            (_MARK_REVOKED, list(marked.values())),
-        ):
-            if values:
-                connection.execute(statement, values)
-        connection.execute(_INSERT_CHECKPOINT, {"size": frontier.size, "text": text})
+        _insert(connection, _INTO_ENTRIES, rows)
+        _insert(connection, _INTO_HASHES, hashes)
+        _insert(connection, _INTO_CERTIFICATES, certificates)
+        _insert(connection, _INTO_CHECKPOINTS, [(frontier.size, text)])
+        if marked:
+            connection.execute(_MARK_REVOKED, list(marked.values()))
         logged = [Logged(each, frontier.size, text) if isinstance(each, int) else each for each in answers]
         return logged, (text, frontier)
 
@@ -546,17 +545,30 @@ def _mark(
     return {"wanted": wanted, "by": entry, "at_ms": as_ms(at), "why": reason}
 
 
-def _certificate_row(row: IssuedRow, entry: int) -> dict[str, Any]:
-    return {
-        "serial": as_key(row.serial),
-        "entry": entry,
-        "not_after_ms": as_ms(row.not_after),
-        "evidence": row.evidence,
-        "endorsements": encode(list(row.endorsements)),
-        "receipt": row.receipt,
-        "spki": row.spki,
-        "report_data": row.report_data,
-    }
+def _certificate_row(row: IssuedRow, entry: int) -> tuple[Any, ...]:
+    return (
+        as_key(row.serial),
+        entry,
+        as_ms(row.not_after),
+        row.evidence,
+        encode(list(row.endorsements)),
+        row.receipt,
+        row.spki,
+        row.report_data,
+    )
+
+
+def _insert(connection: Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Add rows by one statement: for each one that a database is given, this thread has to wait for Python's lock again."""
+    if rows:
+        mark = "?" if connection.dialect.name == "sqlite" else "%s"
+        connection.exec_driver_sql(_insertion(into, mark, len(rows[0]), len(rows)), tuple(chain.from_iterable(rows)))
+
+
+@lru_cache(maxsize=256)
+def _insertion(into: str, mark: str, width: int, count: int) -> str:
+    row = f"({', '.join([mark] * width)})"
+    return f"INSERT INTO {into} VALUES {', '.join([row] * count)}"  # noqa: S608  # of words of this file
 
 
 def _unfit(row: Any, error: Exception) -> Unfit:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256, sha384
 
-from enarx.rats import AppraisalPolicy, AttestationResult, Concern, Expectation, Finding, OneOf, Outcome, Skip
+from enarx.rats import AppraisalPolicy, AttestationResult, Concern, Expectation, Finding, OneOf, Outcome, Skip, Verdict
 
 __all__ = ["BINDING", "empty_keep", "provisioned_keep", "unknown_keep", "weigh_binding"]
 
@@ -56,6 +56,8 @@ def unknown_keep(policy: AppraisalPolicy) -> AppraisalPolicy:
 
 def weigh_binding(result: AttestationResult) -> AttestationResult:
     """Return a verdict for which evidence over anything else than was asked is not authentic."""
+    if result.verdict is Verdict.ACCEPTED:
+        return result
     failed = Outcome.FAILED
 
     def weigh(finding: Finding) -> Finding:
@@ -63,8 +65,6 @@ def weigh_binding(result: AttestationResult) -> AttestationResult:
             return finding
         return finding._replace(check=finding.check._replace(concern=Concern.AUTHENTICITY))
 
-    if not any(each.outcome is failed for each in result.findings):
-        return result
     return replace(result, findings=tuple(map(weigh, result.findings)))
 
 

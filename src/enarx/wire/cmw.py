@@ -66,6 +66,8 @@ _MAX_CONTENT_FORMAT = 0xFFFF
 _TAG_BASE = 0x63740101
 _TAG_DIGIT = 255
 _TAG = re.compile(rb"(?=\xda(\x63\x74..))", re.DOTALL)
+_TAG_START = b"\xda\x63\x74"
+_NO_TAGS: frozenset[int] = frozenset()
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110's word
@@ -177,10 +179,12 @@ def encode_cmw_cbor(cmw: Cmw) -> bytes:
         UsageError: it is not a wrapper as its types say.
     """
     try:
-        data = encode(_cbor_value(cmw))
+        value = _cbor_value(cmw)
+        data = encode(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot encode CMW: found {error}") from error
-    return _read_back(data)
+    # There is one encoding of it, so it need not be decoded to know what whoever reads it would find.
+    return _read_back(data, value)
 
 
 def encode_cmw_json(cmw: Cmw) -> bytes:
@@ -193,7 +197,7 @@ def encode_cmw_json(cmw: Cmw) -> bytes:
         data = json.dumps(_json_value(cmw), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot encode CMW: found {error}") from error
-    return _read_back(data)
+    return _read_back(data, None)
 
 
 def decode_cmw_extension_untrusted(der: bytes) -> Cmw:
@@ -305,6 +309,8 @@ _ALL_INDICATORS = sum(Indicator)
 
 def _tags(data: bytes) -> frozenset[int]:
     """Return the tags of content formats that may be in the data: few, where naming all of them would take longer than the rest."""
+    if _TAG_START not in data:
+        return _NO_TAGS
     return frozenset(int.from_bytes(tag, "big") for tag in set(_TAG.findall(data)))
 
 
@@ -361,9 +367,15 @@ def _with_type(entries: dict[str | int, Any], kind: str) -> dict[str | int, Any]
     return {_COLLECTION_TYPE: kind, **entries}
 
 
-def _read_back(data: bytes) -> bytes:
+def _read_back(data: bytes, value: Any) -> bytes:
+    """Return what was encoded, if it would be read; `value` is what CBOR would be decoded to, and None for JSON."""
     try:
-        decode_cmw_untrusted(data)
+        if value is None:
+            decode_cmw_untrusted(data)
+        else:
+            if len(data) > MAX_CMW_BYTES:
+                raise _refusal("size", f"{len(data)} bytes", f"at most {MAX_CMW_BYTES}")
+            _Reader(is_json=False).read(value, "the wrapper", 0)
     except DecodeError as error:
         raise UsageError(f"cannot encode CMW: {error}") from error
     return data

@@ -10,6 +10,7 @@ Source: docs/formats/session.cddl.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from enarx.crypto.cbor import encode
@@ -322,6 +323,8 @@ def encode_identity(identity: Identity) -> bytes:
     return encode(identity._asdict())
 
 
+# One record is in several parts of a request, each of which has to be well formed.
+@lru_cache(maxsize=16)
 def decode_identity_untrusted(data: bytes) -> Identity:
     """Decode an identity record.
 

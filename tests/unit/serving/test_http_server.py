@@ -14,6 +14,7 @@ from starlette.routing import Route
 from enarx.errors import PlatformError, UsageError
 from enarx.serving import http_server
 from enarx.serving.http_server import HttpServer, bind_api, make_context
+from enarx.serving.requests import WHOLE
 
 
 def serving(work):
@@ -187,6 +188,26 @@ START = {
 }
 BEGIN = {"type": "http.response.body", "body": b"abc", "more_body": True}
 END = {"type": "http.response.body", "body": b"def"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_whole"),
+    [
+        (REQUEST, True),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab", True),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na", False),
+    ],
+)
+def test_says_whether_all_of_a_request_is_there(request_, is_whole):
+    found = []
+
+    async def app(scope, receive, send):
+        found.append(WHOLE in scope)
+        await send(START)
+        await send({**END, "body": b"abcdef"})
+
+    pieces_of(app, request_)
+    assert found == [is_whole]
 
 
 def test_an_answer_goes_out_in_one_piece():

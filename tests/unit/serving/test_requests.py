@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from enarx.serving import requests
-from enarx.serving.requests import RefusedError, read_body, read_pieces
+from enarx.serving.requests import WHOLE, RefusedError, read_body, read_pieces
 
 
 def asked(*messages):
@@ -59,3 +59,14 @@ def test_all_of_it_has_one_too():
     with pytest.raises(RefusedError, match="no end of it within 0 s") as refused:
         asyncio.run(pieces(asked(piece(b"a", is_more=True)), total_s=0.01))
     assert refused.value.status == 408
+
+
+def test_what_is_all_there_needs_no_timer(monkeypatch):
+    when = []
+    timeout_at = asyncio.timeout_at
+    monkeypatch.setattr(requests.asyncio, "timeout_at", lambda at: when.append(at) or timeout_at(at))
+    request = asked(piece(b"a"))
+    request.scope[WHOLE] = True
+    assert asyncio.run(pieces(request)) == [b"a"]
+    assert asyncio.run(pieces(asked(piece(b"a")))) == [b"a"]
+    assert [each is None for each in when] == [True, False]

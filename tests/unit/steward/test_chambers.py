@@ -8,6 +8,7 @@ import os
 import pickle
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -210,6 +211,42 @@ def test_what_cannot_be_sent_fails_one_request(rules):
         assert (await chambers.run(rules, courts.pid_of))[0] == first
 
     run(scenario, rules)
+
+
+def test_requests_that_come_together_are_answered_each_with_its_own(rules):
+    async def scenario(chambers):
+        works = [courts.pid_of, courts.unsendable, *[courts.policy_of] * 9, courts.fail, courts.pid_of]
+        asked = [asyncio.ensure_future(chambers.run(rules, work)) for work in works]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        pid, unsendable, *policies, failed, again = answers
+        assert pid[0] == again[0]
+        assert isinstance(unsendable, RuntimeError)
+        assert {found for found, _ in policies} == {(pid[0], rules.court.policy_sha256)}
+        assert isinstance(failed, Exception)
+
+    run(scenario, rules)
+
+
+def test_a_process_knows_whether_more_is_waiting():
+    near, far = socket.socketpair()
+
+    def frame(message):
+        return module._HEAD.pack(len(message)) + message
+
+    with near, far:
+        messages = module._messages(far)
+        near.sendall(frame(b"one") + frame(b"two"))
+        message, is_last = next(messages)
+        assert (message, is_last()) == (b"one", False)
+        message, is_last = next(messages)
+        assert (message, is_last()) == (b"two", True)
+        near.sendall(frame(b"three")[:6])
+        assert not is_last()
+        near.sendall(frame(b"three")[6:])
+        assert next(messages)[0] == b"three"
+        near.sendall(frame(b"cut short")[:7])
+        near.shutdown(socket.SHUT_WR)
+        assert next(messages, None) is None
 
 
 def test_a_process_that_does_not_answer_is_replaced(rules, monkeypatch):

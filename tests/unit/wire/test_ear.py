@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enarx.crypto import cose
-from enarx.crypto.cbor import encode
+from enarx.crypto.cbor import MAX_DEPTH, encode
 from enarx.errors import DecodeError, UsageError, VerificationError
 from enarx.rats import AttestationResult, Check, Concern, Finding, Outcome
 from enarx.verifier.registry import judge_of
@@ -40,6 +40,16 @@ from enarx.wire.ear import (
 )
 
 AT = datetime(2026, 11, 21, 8, tzinfo=UTC)
+
+
+def nested(depth):
+    """A list in lists."""
+    value = ["inside"]
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 P256 = ec.derive_private_key(11, ec.SECP256R1())
 P384 = ec.derive_private_key(12, ec.SECP384R1())
 OKP = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\x01")
@@ -488,6 +498,7 @@ def test_refuses_a_claim_twice_and_what_is_too_large():
         {"nonce": b"short"},
         {"submods": {"x": Appraisal(status=Tier.AFFIRMING, vector=TrustVector(hardware=99))}},
         {"submods": {"x": Appraisal(status=Tier.NONE, verifier_claims={"x": object()})}},
+        {"submods": {"x": Appraisal(status=Tier.NONE, verifier_claims={"x": ["y" * MAX_EAR_BYTES]})}},
         {"issued_at": datetime(1960, 1, 1, tzinfo=UTC)},
     ],
 )
@@ -495,6 +506,18 @@ def test_does_not_sign_what_it_would_refuse(change):
     for sign in (sign_ear_jwt, sign_ear_cwt):
         with pytest.raises(UsageError):
             sign(replace(FULL, **change), P256)
+
+
+def test_does_not_sign_what_is_deeper_than_a_reader_goes():
+    claims = {"x": nested(MAX_DEPTH)}
+    with pytest.raises(UsageError, match="cannot encode EAR"):
+        sign_ear_cwt(replace(FULL, submods={"x": Appraisal(status=Tier.NONE, verifier_claims=claims)}), P256)
+
+
+@pytest.mark.parametrize("value", [["a", 1, True, None], [["a"]], nested(4), ["y" * 70_000]])
+def test_claims_that_are_signed_can_be_read(value):
+    said = replace(FULL, submods={"x": Appraisal(status=Tier.NONE, verifier_claims={"x": value})}, status=None)
+    assert verify_ear_cwt(sign_ear_cwt(said, P256), [P256.public_key()], at=AT) == said
 
 
 def test_refuses_keys_of_other_curves():
