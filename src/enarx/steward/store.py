@@ -194,6 +194,8 @@ class Tables:
     )
 
 
+# Of one statement: what any SQLite takes.
+_MAX_PARAMETERS = 999
 _INTO_ENTRIES = 'entries ("index", leaf, nonce, body)'
 _INTO_HASHES = 'hashes (level, "index", hash)'
 _INTO_CERTIFICATES = "certificates (serial, entry, not_after_ms, evidence, endorsements, receipt, spki, report_data)"
@@ -559,10 +561,12 @@ def _certificate_row(row: IssuedRow, entry: int) -> tuple[Any, ...]:
 
 
 def _insert(connection: Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add rows by one statement: for each one that a database is given, this thread has to wait for Python's lock again."""
-    if rows:
-        mark = "?" if connection.dialect.name == "sqlite" else "%s"
-        connection.exec_driver_sql(_insertion(into, mark, len(rows[0]), len(rows)), tuple(chain.from_iterable(rows)))
+    """Add rows by few statements: for each one that a database is given, this thread has to wait for Python's lock again."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    at_once = _MAX_PARAMETERS // len(rows[0]) if rows else 1
+    for at in range(0, len(rows), at_once):
+        some = rows[at : at + at_once]
+        connection.exec_driver_sql(_insertion(into, mark, len(some[0]), len(some)), tuple(chain.from_iterable(some)))
 
 
 @lru_cache(maxsize=256)

@@ -95,6 +95,15 @@ def test_appends_in_parts_make_the_tree_of_one_append(store, tmp_path):
         assert other.newest_checkpoint() == store.newest_checkpoint()
 
 
+def test_more_rows_than_one_statement_takes_are_all_there(store):
+    rows = [row_of(serial) for serial in range(1, 301)]
+    appended = store.append([Append(entry_of(row).body, None, row) for row in rows], SIGNER)
+    assert [each.index for each in appended] == list(range(300))
+    assert verify_checkpoint(appended[-1].checkpoint, SIGNER.verifier_key).root == root_of_stored(store, 300)
+    stored = [each.row for page in store.certificates_in_force(AT) for each in page.issued]
+    assert sorted(stored) == sorted(rows)
+
+
 def test_nothing_appended_is_nothing_signed(store):
     assert store.append([], SIGNER) == []
     assert store.newest_checkpoint() is None
