@@ -99,7 +99,7 @@ def load_certificate_untrusted(der: bytes, *, decode_issuer: bool = True) -> x50
 
     Args:
         der: DER, at most `MAX_CERTIFICATE_BYTES`, nothing after it.
-        decode_issuer: whether the issuer's name is decoded too. Without it, asking for the issuer may raise ValueError.
+        decode_issuer: whether the issuer's name is decoded too. Without it, asking for the issuer may raise any of `X509_ERRORS`.
 
     Raises:
         DecodeError: anything else.
@@ -261,7 +261,7 @@ class Issuer:
             if not der.startswith(self._encoded_name, inner_at + len(outer)) and certificate.issuer != self._name:
                 return False
             self._key.verify(signature, der[4:signed_end], algorithm)
-        except (ValueError, InvalidSignature):
+        except (*X509_ERRORS, InvalidSignature):
             return False
         return True
 

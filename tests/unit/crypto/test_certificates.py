@@ -62,6 +62,18 @@ def test_an_issuer_answers_as_the_library_does(kind):
         assert issuer.issued(certificate, der) is issued_directly(certificate, authority) is answer
 
 
+def test_an_issuer_whose_name_cannot_be_decoded_is_another_one():
+    authority = make("CA", KEYS["P-384"], "CA", KEYS["P-384"])
+    der = make("Leaf", OTHER, "CA", KEYS["P-384"]).public_bytes(Encoding.DER)
+    # A bit string, which only one attribute may be; `cryptography` says so by a TypeError.
+    changed = der.replace(b"\x0c\x02CA", b"\x03\x02CA", 1)
+    assert changed != der
+    certificate = load_certificate_untrusted(changed, decode_issuer=False)
+    with pytest.raises(TypeError):
+        _ = certificate.issuer
+    assert not Issuer(authority).issued(certificate, changed)
+
+
 @pytest.mark.parametrize("kind", ["P-256", "P-384"])
 def test_no_flipped_bit_is_taken_by_an_issuer_and_not_by_the_library(kind):
     authority = make("CA", KEYS[kind], "CA", KEYS[kind])
