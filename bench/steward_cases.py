@@ -8,18 +8,18 @@ fresh evidence of one emulated platform over a nonce that the service gave, made
 from __future__ import annotations
 
 import hashlib
+import select
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 
 from cases import Bench, Case, Row
 from cryptography import x509
@@ -48,6 +48,12 @@ NONCE_S = 60.0
 
 PACKAGE, TENANT = bytes(range(32)), bytes(range(48))
 _ANSWER_BYTES = 1 << 16
+ANSWER_LIMIT_S = 30.0
+
+_Request: TypeAlias = tuple[bytes, bytes, int]
+"""Head, body, and the status that is wanted."""
+
+_Asking: TypeAlias = Generator[_Request, bytes, None]
 
 
 def steward(bench: Bench) -> Iterator[Row]:
@@ -208,7 +214,7 @@ class _Time(NamedTuple):
 
 
 class _Clients:
-    """Connections that stay open, each with a thread of its own while something is asked.
+    """Connections that stay open, all asked by one thread, so that asking takes little of the processors that answer.
 
     Args:
         service: whom they ask.
@@ -221,7 +227,7 @@ class _Clients:
         self._service = service
         self._open: list[ssl.SSLSocket] = []
         for _ in range(N_CLIENTS):
-            plain = socket.create_connection(("127.0.0.1", service.port), 30)
+            plain = socket.create_connection(("127.0.0.1", service.port), ANSWER_LIMIT_S)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open.append(context.wrap_socket(plain, server_hostname="localhost"))
 
@@ -243,62 +249,79 @@ class _Clients:
         began = time.perf_counter()
         share = count // N_CLIENTS
         bodies: list[list[bytes]] = [[] for _ in self._open]
+
+        def prepare(bodies: list[bytes]) -> _Asking:
+            while len(bodies) < share:
+                bodies.append((yield from self._prepared(keep)))
+
+        def ask(bodies: list[bytes]) -> _Asking:
+            for number in range(share):
+                body = (yield from self._prepared(keep)) if ask_in_time else bodies[number]
+                yield _head(wire.CERTIFICATES_PATH, body), body, 201
+
         if not ask_in_time:
-            self._together(lambda index, peer: bodies[index].extend(self._prepare(peer, keep) for _ in range(share)))
+            self._together(prepare(each) for each in bodies)
         if time.perf_counter() - began > NONCE_S:
             raise BenchError(f"steward: {count} requests took more than {NONCE_S:g} s to make")
-
-        def ask(index: int, peer: ssl.SSLSocket) -> None:
-            for number in range(share):
-                body = self._prepare(peer, keep) if ask_in_time else bodies[index][number]
-                _post(peer, wire.CERTIFICATES_PATH, body, 201)
-
         cpu_s, began = cpu_s_of_all(self._service.pid), time.perf_counter()
-        self._together(ask)
+        self._together(ask(each) for each in bodies)
         wall_s = time.perf_counter() - began
         return _Time(wall_s * count / (share * N_CLIENTS), cpu_s_of_all(self._service.pid) - cpu_s)
 
-    def _prepare(self, peer: ssl.SSLSocket, keep: _Keep) -> bytes:
-        challenge = wire.decode_challenge_answer_untrusted(_post(peer, wire.CHALLENGE_PATH, b"{}", 200))
-        return keep.request(challenge.nonce, self._root)
+    def _prepared(self, keep: _Keep) -> Generator[_Request, bytes, bytes]:
+        answer = yield _head(wire.CHALLENGE_PATH, b"{}"), b"{}", 200
+        return keep.request(wire.decode_challenge_answer_untrusted(answer).nonce, self._root)
 
-    def _together(self, work: Callable[[int, ssl.SSLSocket], None]) -> None:
-        errors: list[BaseException] = []
+    def _together(self, asking: Iterable[_Asking]) -> None:
+        """Ask on each connection what one of these asks, the next as soon as there is an answer."""
+        of = {peer.fileno(): (peer, each) for peer, each in zip(self._open, asking, strict=True)}
+        poll = select.poll()
+        wanted: dict[int, int] = {}
+        for fd, (peer, each) in of.items():
+            if (first := next(each, None)) is not None:
+                wanted[fd] = _send(peer, first)
+                poll.register(fd, select.POLLIN)
+        while wanted:
+            ready = poll.poll(ANSWER_LIMIT_S * 1000)
+            if not ready:
+                raise BenchError(f"steward: found no answer in {ANSWER_LIMIT_S:g} s")
+            for fd, _ in ready:
+                peer, each = of[fd]
+                try:
+                    wanted[fd] = _send(peer, each.send(_receive(peer, wanted[fd])))
+                except StopIteration:
+                    del wanted[fd]
+                    poll.unregister(fd)
 
-        def run(index: int, peer: ssl.SSLSocket) -> None:
-            try:
-                work(index, peer)
-            except (OSError, BenchError) as error:
-                errors.append(error)
 
-        threads = [threading.Thread(target=run, args=each) for each in enumerate(self._open)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-        if errors:
-            raise BenchError(f"steward: {errors[0]}") from errors[0]
+def _head(path: str, body: bytes) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode("ascii")
 
 
-def _post(peer: ssl.SSLSocket, path: str, body: bytes, status: int) -> bytes:
-    """Ask over an open connection and return the body of the answer."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    peer.sendall(head.encode("ascii") + body)
+def _send(peer: ssl.SSLSocket, request: _Request) -> int:
+    """Ask, and return the status that is wanted."""
+    head, body, status = request
+    peer.sendall(head + body)
+    return status
+
+
+def _receive(peer: ssl.SSLSocket, status: int) -> bytes:
+    """Return the body of the answer whose first byte has come."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += _receive(peer)
+        data += _some(peer)
     answered, _, rest = data.partition(b"\r\n\r\n")
-    length = next(
-        int(line.partition(b":")[2]) for line in answered.lower().split(b"\r\n") if line.startswith(b"content-length:")
-    )
+    length = int(answered.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
     while len(rest) < length:
-        rest += _receive(peer)
+        rest += _some(peer)
     if not answered.startswith(b"HTTP/1.1 %d " % status):
-        raise BenchError(f"steward: {path} answered {answered[:40]!r} {rest[:300]!r}, want {status}")
+        raise BenchError(f"steward: answered {answered[:40]!r} {rest[:300]!r}, want {status}")
     return rest
 
 
-def _receive(peer: ssl.SSLSocket) -> bytes:
+def _some(peer: ssl.SSLSocket) -> bytes:
     data = peer.recv(_ANSWER_BYTES)
     if not data:
         raise BenchError("steward: found the end of a connection, want an answer")

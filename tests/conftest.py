@@ -45,6 +45,21 @@ def pytest_configure() -> None:
     vendor_keys.use()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Have signals mean in the next test what they did in this one, and say which test would have changed that.
+
+    A worker whose signals still go to what an earlier test had made dies of the first that a test sends itself, without a word.
+    """
+    found = [f"the wake-up descriptor {left}"] if (left := signal.set_wakeup_fd(-1)) != -1 else []
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if (handler := signal.getsignal(number)) != signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            found.append(f"{number.name} for {handler}")
+    if found:
+        pytest.fail(f"the test has left {' and '.join(found)}, want signals as they were", pytrace=False)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run three tests on two processors: those of processes wait for half of their time."""

@@ -12,15 +12,15 @@ Rules of this file:
 - `cbor2` decodes; what it would turn into Python objects never reaches its decoders. An item whose lengths stand in front is
   in its shortest form exactly if it is as long as that: adding up lengths costs less than looking at each head, which
   is done for the rest.
+- `cbor2` encodes; it gets keys in their order, which its own canonical form puts by length first, and nothing for which it has a tag.
 
 Source: RFC 8949.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
-from operator import itemgetter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import cbor2
@@ -72,8 +72,9 @@ class Tagged(NamedTuple):
 
 _CONTAINERS = frozenset({dict, list, Tagged})
 _ATOMS = frozenset({bytes, str, int, bool, type(None)})
-_MAX_NAME_CHARS = 32
-_first = itemgetter(0)
+_WRITTEN = frozenset({bytes, str, bool, type(None)})
+_LEAST, _MOST = -(1 << 64), (1 << 64) - 1
+_NAMES, _NUMBERS = frozenset({str}), frozenset({int})
 
 
 class _RefusedTagError(ValueError):
@@ -167,9 +168,7 @@ def encode(value: Any) -> bytes:
 
     Spec: RFC 8949 section 4.2.1; floating-point numbers are not supported, because no format here has any.
     """
-    parts: list[bytes] = []
-    _put(value, parts.append)
-    return b"".join(parts)
+    return cbor2.dumps(_as_written(value))
 
 
 def is_ordered(value: Any) -> bool:
@@ -179,58 +178,48 @@ def is_ordered(value: Any) -> bool:
     """
     kind = type(value)
     if kind is dict:
-        keys = [*map(_key, value)]
-        return keys == sorted(keys) and all(is_ordered(item) for item in value.values() if type(item) not in _ATOMS)
+        return [*value] == _in_order(value) and all(
+            is_ordered(item) for item in value.values() if type(item) not in _ATOMS
+        )
     if kind is list:
         return all(is_ordered(item) for item in value if type(item) not in _ATOMS)
     return kind is not float
 
 
-def _put(value: Any, put: Callable[[bytes], None]) -> None:
-    """Hand over the encoding of a value, part by part. What most values are made of comes first, and is not called for."""
+def _as_written(value: Any) -> Any:
+    """Return what `cbor2` writes as it stands: keys in their order, and nothing for which it has a tag of its own."""
     kind = type(value)
-    if kind is bytes:
-        put(_SMALL_HEADS[0x200 | len(value)] if len(value) < 256 else encode_head(2, len(value)))
-        put(value)
-    elif kind is str:
-        text = value.encode()
-        put(_SMALL_HEADS[0x300 | len(text)] if len(text) < 256 else encode_head(3, len(text)))
-        put(text)
-    elif kind is dict:
-        put(encode_head(5, len(value)))
-        # No two keys are equal, so no values are compared.
-        for key, item in sorted([(_key(key), item) for key, item in value.items()], key=_first):
-            put(key)
-            _put(item, put)
-    elif kind is list or kind is tuple:
-        put(encode_head(4, len(value)))
-        for item in value:
-            _put(item, put)
-    elif kind is bool:
-        put(b"\xf5" if value else b"\xf4")
-    elif value is None:
-        put(b"\xf6")
-    elif isinstance(value, int):
-        put(encode_head(0, int(value)) if value >= 0 else encode_head(1, -1 - int(value)))
-    elif kind is Tagged:
-        put(encode_head(6, value.tag))
-        _put(value.value, put)
-    elif isinstance(value, Mapping):
-        _put(dict(value), put)
-    else:
-        raise TypeError(f"found {kind.__name__}, want a plain value")
+    if kind in _WRITTEN:
+        return value
+    # What most values are made of is not called for.
+    if kind is dict:
+        return {
+            key: item
+            if (kind := type(item := value[key])) in _WRITTEN or (kind is int and _LEAST <= item <= _MOST)
+            else _as_written(item)
+            for key in _in_order(value)
+        }
+    if kind is list or kind is tuple:
+        return [item if type(item) in _WRITTEN else _as_written(item) for item in value]
+    if isinstance(value, int):
+        if not _LEAST <= value <= _MOST:
+            raise ValueError(f"found the integer {int(value)}, want at most 64 bits")
+        return int(value)
+    if kind is Tagged:
+        return cbor2.CBORTag(value.tag, _as_written(value.value))
+    if isinstance(value, Mapping):
+        return _as_written(dict(value))
+    raise TypeError(f"found {kind.__name__}, want a plain value")
 
 
-# Formats have few of them. A number and a truth value that are equal have encodings of their own.
-@lru_cache(maxsize=1024, typed=True)
-def _key_of_format(key: str | int) -> bytes:
-    return encode(key)
-
-
-def _key(key: Any) -> bytes:
-    """Return the encoding of a key; short names and numbers are remembered."""
-    kind = type(key)
-    return _key_of_format(key) if kind is int or (kind is str and len(key) <= _MAX_NAME_CHARS) else encode(key)
+def _in_order(keys: Collection[Any]) -> list[Any]:
+    """Return keys in the order of their encodings: of names that is by length and then by letter, of natural numbers by size."""
+    kinds = {*map(type, keys)}
+    if kinds <= _NAMES and "".join(keys).isascii():
+        return sorted(sorted(keys), key=len)
+    if kinds == _NUMBERS and min(keys) >= 0 and max(keys) <= _MOST:
+        return sorted(keys)
+    return sorted(keys, key=encode)
 
 
 # By type and argument.

@@ -7,40 +7,55 @@ them, and lines for people have their control characters replaced. What the serv
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
+import threading
+import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from time import time
+from typing import Any, Protocol, TextIO
 
 from enarx.errors import UsageError
 
 __all__ = ["FORMS", "Log", "make_log"]
 
 FORMS = ("text", "json")
-LOGGER = "enarx.service"
 _MAX_VALUE = 1000
 
 Fact = str | int | float | bool | None
 
 
-class Log:
-    """Where events go."""
+class Sink(Protocol):
+    """What is told of events."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+    def tell(self, level: str, event: str, facts: Mapping[str, Fact], error: BaseException | None = None) -> None:
+        """Tell of one."""
+
+
+class Log:
+    """Where events go.
+
+    Args:
+        sink: is told of each.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
 
     def info(self, event: str, **facts: Fact) -> None:
         """Tell what happened."""
-        self._logger.info(event, extra={"facts": facts})
+        self._sink.tell("info", event, facts)
 
     def warning(self, event: str, **facts: Fact) -> None:
         """Tell what an operator may want to look at."""
-        self._logger.warning(event, extra={"facts": facts})
+        self._sink.tell("warning", event, facts)
 
     def bug(self, event: str, error: BaseException) -> None:
         """Tell of an error that should not have been possible, with its traceback."""
-        self._logger.error(event, extra={"facts": {}}, exc_info=error)
+        self._sink.tell("error", event, {}, error)
 
 
 def make_log(form: str, *, stream: TextIO | None = None, quiet: bool = False) -> Log:
@@ -56,51 +71,58 @@ def make_log(form: str, *, stream: TextIO | None = None, quiet: bool = False) ->
     """
     if form not in FORMS:
         raise UsageError(f"cannot log: found {form[:64]!r}, want {' or '.join(FORMS)}")
-    # Nobody reads which line of the program, which thread or which process an event is of, and to find that out takes longer than the event.
-    logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
-    logger = logging.getLogger(LOGGER)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    for each, level in (
-        (logger, None),
-        (logging.getLogger("uvicorn"), logging.ERROR),
-        (logging.getLogger("asyncio"), None),
-    ):
-        each.handlers = [handler]
-        each.propagate = False
-        if level is not None:
-            each.setLevel(level)
-    return Log(logger)
+    lines = _Lines(stream if stream is not None else sys.stderr, is_json=form == "json", quiet=quiet)
+    others = _Others(lines)
+    for name, level in (("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [others], False
+        logger.setLevel(level)
+    return Log(lines)
 
 
-def _facts(record: logging.LogRecord) -> dict[str, Any]:
-    facts = dict(getattr(record, "facts", {}))
-    if record.name != LOGGER:
-        facts["source"] = record.name
-    return {key: value[:_MAX_VALUE] if isinstance(value, str) else value for key, value in facts.items()}
+class _Lines:
+    """Writes a line for each event. The library's logging would take four times as long, and there are two for each decision."""
+
+    def __init__(self, stream: TextIO, *, is_json: bool, quiet: bool) -> None:
+        self._stream = stream
+        self._line = _json_line if is_json else _text_line
+        self._quiet = quiet
+        # What is collected as garbage while a line is written may have something to say as well.
+        self._writing = threading.RLock()
+
+    def tell(self, level: str, event: str, facts: Mapping[str, Fact], error: BaseException | None = None) -> None:
+        """Write a line."""
+        if self._quiet and level == "info":
+            return
+        short = {key: value[:_MAX_VALUE] if isinstance(value, str) else value for key, value in facts.items()}
+        found = None if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
+        line = self._line(datetime.fromtimestamp(time(), UTC), level, event[:_MAX_VALUE], short, found)
+        # Where nobody reads any more, the service goes on.
+        with self._writing, contextlib.suppress(OSError, ValueError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
 
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage()[:_MAX_VALUE],
-            **_facts(record),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+class _Others(logging.Handler):
+    """What libraries say."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self._lines.tell(record.levelname.lower(), record.getMessage(), {"source": record.name}, error)
 
 
-class _TextLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        words = [record.getMessage()[:_MAX_VALUE], *(f"{key}={value}" for key, value in _facts(record).items())]
-        text = " ".join(words)
-        if not text.isprintable():
-            text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="seconds")
-        line = f"{time} {record.levelname.lower()} {text}"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+def _json_line(at: datetime, level: str, event: str, facts: Mapping[str, Any], found: str | None) -> str:
+    line = {"time": at.isoformat(timespec="milliseconds"), "level": level, "event": event, **facts}
+    return json.dumps(line if found is None else {**line, "traceback": found})
+
+
+def _text_line(at: datetime, level: str, event: str, facts: Mapping[str, Any], found: str | None) -> str:
+    text = " ".join([event, *(f"{key}={value}" for key, value in facts.items())])
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    line = f"{at.isoformat(timespec='seconds')} {level} {text}"
+    return line if found is None else f"{line}\n{found}"

@@ -7,7 +7,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from functools import lru_cache
 from math import inf
+from time import time
 from typing import TYPE_CHECKING
 
 from enarx.errors import EnarxError, TransportError, UsageError
@@ -75,14 +77,16 @@ async def read_pieces(request: Request, *, total_s: float | None = None) -> Asyn
     until = inf if total_s is None else now() + total_s
     is_more = True
     while is_more:
-        # What is all there is not waited for, and a timer for each request costs more than to read it.
-        when = None if WHOLE in request.scope else min(now() + BODY_TIMEOUT_S, until)
-        try:
-            async with asyncio.timeout_at(when):
-                message = await request.receive()
-        except TimeoutError as error:
-            found = "nothing more of it in time" if now() < until else f"no end of it within {total_s:.0f} s"
-            raise RefusedError(408, TransportError(f"cannot read the request: found {found}")) from error
+        if WHOLE in request.scope:
+            # What is all there is not waited for, and a timer for each request costs more than to read it.
+            message = await request.receive()
+        else:
+            try:
+                async with asyncio.timeout_at(min(now() + BODY_TIMEOUT_S, until)):
+                    message = await request.receive()
+            except TimeoutError as error:
+                found = "nothing more of it in time" if now() < until else f"no end of it within {total_s:.0f} s"
+                raise RefusedError(408, TransportError(f"cannot read the request: found {found}")) from error
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         is_more = message.get("more_body", False)
@@ -99,6 +103,12 @@ def require_local_name(headers: Headers) -> None:
     name = re.sub(r":[0-9]+$", "", headers.get("host", ""))
     if name not in {"localhost", "[::1]"} and not re.fullmatch(r"[0-9.]+", name):
         raise RefusedError(403, UsageError("cannot answer under this name: found another Host, want localhost"))
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    """Return a time as HTTP has it; a second has many answers."""
+    return formatdate(second, usegmt=True).encode()
 
 
 def with_headers(app: ASGIApp, *headers: tuple[bytes, bytes]) -> ASGIApp:
@@ -119,7 +129,7 @@ def with_headers(app: ASGIApp, *headers: tuple[bytes, bytes]) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *added, (b"date", formatdate(usegmt=True).encode())]
+                message["headers"] = [*message["headers"], *added, (b"date", _date(int(time())))]
             await send(message)
 
         await app(scope, receive, sent if scope["type"] == "http" else send)

@@ -228,9 +228,10 @@ class Ledger:
             self._waiting_bytes += size_bytes
             if len(self._waiting) == 1:
                 self._changed.notify()
+        # A context with a time limit would cost three times as much, and there is one for each decision.
+        late = loop.call_later(ANSWER_WAIT_S, _be_late, answer)
         try:
-            async with asyncio.timeout(ANSWER_WAIT_S):
-                return await answer
+            return await answer
         except TimeoutError as error:
             began = self._commit_began
             if began is not None and time.perf_counter() - began > ANSWER_WAIT_S / 2:
@@ -241,6 +242,8 @@ class Ledger:
                 " entry is in the log",
                 hint="see whether the database can be reached",
             ) from error
+        finally:
+            late.cancel()
 
     def _require_open(self) -> None:
         if self._is_closing or not self._writer.is_alive():
@@ -365,6 +368,11 @@ def open_ledger(
             store.close()
             raise
     return Ledger(store, signer, committed=committed, keep=keep)
+
+
+def _be_late(answer: asyncio.Future[Logged | None]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 def _answer(group: list[_Waiting], answers: list[_Answer]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -34,6 +35,10 @@ class Metrics:
         self._decisions = Counter(
             "enarx_steward_decisions", "Decisions in the log, by kind.", ["kind"], registry=self._registry
         )
+        # Of each there are a few, and to look one up by its labels takes as long as to count.
+        self._requests_of = cache(self._requests.labels)
+        self._seconds_of = cache(self._seconds.labels)
+        self._decisions_of = cache(self._decisions.labels)
         self.judging_seconds = Histogram(
             "enarx_steward_judging_seconds",
             "Time to judge evidence, its signatures included, without waiting for a thread.",
@@ -81,12 +86,12 @@ class Metrics:
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(endpoint, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+        self._requests_of(endpoint, status).inc()
+        self._seconds_of(endpoint).observe(seconds)
 
     def decided(self, kind: str, log_entries: int) -> None:
         """Count a decision, and say how many the log has by now."""
-        self._decisions.labels(kind).inc()
+        self._decisions_of(kind).inc()
         # Several answers of one checkpoint come in any order.
         self._entries = max(self._entries, log_entries)
         self._log_entries.set(self._entries)

@@ -22,12 +22,15 @@ from enarx.rats import MAX_EVIDENCE_BYTES, Endorsements, Evidence
 from enarx.verifier.text_encodings import decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from enarx.abi.cca import CcaToken
     from enarx.abi.nitro import NitroDocument
     from enarx.abi.snp import SnpReport
     from enarx.verifier.snp import SnpEvidence
+    from enarx.wire.cmw import Cmw, CmwRecord, CmwTag
+
+    _Leaves = Callable[[Cmw], Iterator[tuple[tuple[str | int, ...], CmwRecord | CmwTag]]]
 
 __all__ = ["Binding", "Recognised", "recognise"]
 
@@ -201,6 +204,13 @@ def _cca_parser() -> Callable[[bytes], CcaToken]:
     return parse_token_untrusted
 
 
+@cache
+def _cmw_reader() -> tuple[Callable[[bytes], Cmw], _Leaves, int, int]:
+    from enarx.wire.cmw import Indicator, decode_cmw_untrusted, leaves
+
+    return decode_cmw_untrusted, leaves, int(Indicator.EVIDENCE), int(Indicator.ENDORSEMENTS)
+
+
 def _snp(data: bytes) -> Recognised:
     parse, make = _snp_parser()
     data = _cut_zeros(data, _SNP_REPORT_BYTES)
@@ -254,23 +264,28 @@ def _tpm_protobuf(data: bytes) -> Recognised:
 
 def _cmw(data: bytes, depth: int) -> Recognised:
     """Take the one message that is evidence out of a wrapper; those that say they are endorsements come along."""
-    from enarx.verifier.endorsement_files import read_endorsements
-    from enarx.wire.cmw import Indicator, decode_cmw_untrusted, leaves
-
+    decode, leaves, is_evidence, is_endorsement = _cmw_reader()
     endorsing: list[tuple[str, bytes]] = []
     evidence: list[bytes] = []
-    for path, leaf in leaves(decode_cmw_untrusted(data)):
-        indicator = getattr(leaf, "indicator", None)
-        if indicator is not None and indicator & Indicator.ENDORSEMENTS and not indicator & Indicator.EVIDENCE:
-            endorsing.append(("/".join(str(part) for part in path) or "CMW", leaf.value))
-        elif indicator is None or indicator & Indicator.EVIDENCE:
+    for path, leaf in leaves(decode(data)):
+        # Whoever asks an enumeration waits longer than whoever asks a number.
+        said = getattr(leaf, "indicator", None)
+        indicator = None if said is None else int(said)
+        if indicator is None or indicator & is_evidence:
             evidence.append(leaf.value)
+        elif indicator & is_endorsement:
+            endorsing.append(("/".join(str(part) for part in path) or "CMW", leaf.value))
     if len(evidence) != 1:
         raise DecodeError(
             f"cannot decode the evidence: CMW: found {len(evidence)} messages that can be evidence, want one",
             hint="say with the indicator which message is evidence and which are endorsements",
         )
-    return _unwrapped("CMW", _recognise(evidence[0], depth - 1), read_endorsements(endorsing))
+    inner = _recognise(evidence[0], depth - 1)
+    if not endorsing:
+        return _unwrapped("CMW", inner)
+    from enarx.verifier.endorsement_files import read_endorsements
+
+    return _unwrapped("CMW", inner, read_endorsements(endorsing))
 
 
 def _certificate_request(data: bytes, depth: int) -> Recognised:

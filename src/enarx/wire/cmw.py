@@ -281,7 +281,7 @@ class _Reader:
             bits = value[2]
             if type(bits) is not int or not 0 < bits <= _ALL_INDICATORS:
                 raise _refusal(f"{where}: indicator", _kind(bits), f"1 to {_ALL_INDICATORS}")
-            indicator = Indicator(bits)
+            indicator = _INDICATORS[bits]
         return CmwRecord(kind, message, indicator)
 
     def _collection(self, value: dict[Any, Any], where: str, depth: int) -> CmwCollection:
@@ -305,6 +305,7 @@ class _Reader:
 
 
 _ALL_INDICATORS = sum(Indicator)
+_INDICATORS = tuple(map(Indicator, range(_ALL_INDICATORS + 1)))
 
 
 def _tags(data: bytes) -> frozenset[int]:

@@ -429,13 +429,13 @@ def sign_ear_cwt(ear: Ear, key: PrivateKey) -> bytes:
     """
     _jose_algorithm(key.public_key())
     try:
-        claims = _numbered(ear_claims(ear))
+        claims = _claims(ear, _CBOR)
         payload = encode(claims)
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot encode EAR: found {error}") from error
     # There is one encoding of what is not deep, so it need not be decoded to know what whoever reads it would find.
     if len(payload) <= MAX_ITEMS and all(_is_flat(each.verifier_claims) for each in ear.submods.values()):
-        _read_back(lambda: _Reader(is_json=False).ear(claims))
+        _read_back(lambda: _Reader(_CBOR).ear(claims))
     else:
         _read_back(lambda: _decode_cbor(payload))
     return cose.sign(payload, key, protected={_COSE_TYP: MEDIA_TYPE_CWT})
@@ -543,67 +543,78 @@ def _not_ours(algorithm: str) -> VerificationError:
 # --- Claims ----------------------------------------------------------------------------------------------------------
 
 
+class _Form(NamedTuple):
+    """How JSON or CBOR has what an EAR says.
+
+    Args:
+        is_json: whether it is JSON.
+        claims: the label of each claim.
+        verifier: those of the members of the verifier's name.
+        vector: those of the claims of the vector, in its order.
+    """
+
+    is_json: bool
+    claims: Mapping[str, Any]
+    verifier: Mapping[str, Any]
+    vector: tuple[Any, ...]
+
+
+_VECTOR_NAMES = tuple(name.replace("_", "-") for name in TrustVector._fields)
+_JSON = _Form(True, {name: name for name in _LABELS}, {name: name for name in _VERIFIER_LABELS}, _VECTOR_NAMES)
+_CBOR = _Form(False, _LABELS, _VERIFIER_LABELS, tuple(range(len(_VECTOR_NAMES))))
+
+
 def ear_claims(ear: Ear) -> dict[str, Any]:
     """Return the claims by their names in JSON, nonces in base64url."""
-    claims: dict[str, Any] = {"eat_profile": EAR_PROFILE, "iat": int(ear.issued_at.timestamp())}
+    return _claims(ear, _JSON)
+
+
+def _claims(ear: Ear, form: _Form) -> dict[Any, Any]:
+    """Return the claims as a form has them."""
+    labels = form.claims
+    claims: dict[Any, Any] = {labels["eat_profile"]: EAR_PROFILE, labels["iat"]: int(ear.issued_at.timestamp())}
     if ear.expires_at is not None:
-        claims["exp"] = int(ear.expires_at.timestamp())
+        claims[labels["exp"]] = int(ear.expires_at.timestamp())
     if ear.nonce is not None:
-        claims["eat_nonce"] = _base64url(ear.nonce)
-    claims["ear_verifier_id"] = {"developer": ear.developer, "build": ear.build}
+        claims[labels["eat_nonce"]] = _base64url(ear.nonce) if form.is_json else ear.nonce
+    claims[labels["ear_verifier_id"]] = {
+        form.verifier["developer"]: ear.developer,
+        form.verifier["build"]: ear.build,
+    }
     if ear.status is not None:
-        claims["ear_status"] = _status_name(ear.status)
-    claims["submods"] = {name: _appraisal_claims(appraisal) for name, appraisal in ear.submods.items()}
+        claims[labels["ear_status"]] = _status_name(ear.status) if form.is_json else int(ear.status)
+    claims[labels["submods"]] = {name: _appraisal_claims(each, form) for name, each in ear.submods.items()}
     return claims
 
 
-def _appraisal_claims(appraisal: Appraisal) -> dict[str, Any]:
-    claims: dict[str, Any] = {"ear_status": _status_name(appraisal.status)}
+def _appraisal_claims(appraisal: Appraisal, form: _Form) -> dict[Any, Any]:
+    labels, status = form.claims, appraisal.status
+    claims: dict[Any, Any] = {labels["ear_status"]: _status_name(status) if form.is_json else int(status)}
     if appraisal.vector is not None:
-        claims["ear_trustworthiness_vector"] = {
-            name.replace("_", "-"): value for name, value in appraisal.vector._asdict().items()
-        }
+        claims[labels["ear_trustworthiness_vector"]] = dict(zip(form.vector, appraisal.vector, strict=True))
     if appraisal.policy_ids:
-        claims["ear_appraisal_policy_ids"] = list(appraisal.policy_ids)
+        claims[labels["ear_appraisal_policy_ids"]] = list(appraisal.policy_ids)
     if appraisal.nonce is not None:
-        claims["eat_nonce"] = _base64url(appraisal.nonce)
+        claims[labels["eat_nonce"]] = _base64url(appraisal.nonce) if form.is_json else appraisal.nonce
     if appraisal.verifier_claims:
-        claims["ear_verifier_claims"] = dict(appraisal.verifier_claims)
+        claims[labels["ear_verifier_claims"]] = dict(appraisal.verifier_claims)
     return claims
-
-
-def _numbered(claims: Mapping[str, Any]) -> dict[int, Any]:
-    """Return named claims as CBOR has them."""
-    return {_LABELS[name]: _numbered_value(name, value) for name, value in claims.items()}
-
-
-def _numbered_value(name: str, value: Any) -> Any:
-    if name == "eat_nonce":
-        return _decode_base64url(value.encode(), name)
-    if name == "ear_status":
-        return int(Tier[value.upper()])
-    if name == "ear_verifier_id":
-        return {_VERIFIER_LABELS[member]: text for member, text in value.items()}
-    if name == "ear_trustworthiness_vector":
-        return dict(enumerate(value.values()))
-    if name == "submods":
-        return {label: _numbered(appraisal) for label, appraisal in value.items()}
-    return value
 
 
 def _decode_json(payload: bytes) -> Ear:
-    return _Reader(is_json=True).ear(load_json_untrusted(payload, what="EAR", max_bytes=MAX_EAR_BYTES))
+    return _Reader(_JSON).ear(load_json_untrusted(payload, what="EAR", max_bytes=MAX_EAR_BYTES))
 
 
 def _decode_cbor(payload: bytes) -> Ear:
-    return _Reader(is_json=False).ear(decode_untrusted(payload, max_bytes=MAX_EAR_BYTES, what="EAR"))
+    return _Reader(_CBOR).ear(decode_untrusted(payload, max_bytes=MAX_EAR_BYTES, what="EAR"))
 
 
 class _Reader:
     """Reads claims by name or by number, and refuses those of another type."""
 
-    def __init__(self, *, is_json: bool) -> None:
-        self.is_json = is_json
+    def __init__(self, form: _Form) -> None:
+        self.form = form
+        self.labels = form.claims
 
     def ear(self, claims: Any) -> Ear:
         claims = _map(claims, "the claims")
@@ -623,8 +634,8 @@ class _Reader:
         expires = self.get(claims, "exp")
         return Ear(
             issued_at=_time(self.get(claims, "iat"), "iat"),
-            developer=_text(self.member(verifier, "developer", 0), "developer"),
-            build=_text(self.member(verifier, "build", 1), "build"),
+            developer=_text(verifier.get(self.form.verifier["developer"]), "developer"),
+            build=_text(verifier.get(self.form.verifier["build"]), "build"),
             submods=appraisals,
             status=tier,
             expires_at=None if expires is None else _time(expires, "exp"),
@@ -657,8 +668,8 @@ class _Reader:
             return None
         found = _map(found, "ear_trustworthiness_vector")
         values: dict[str, int] = {}
-        for number, name in enumerate(TrustVector._fields):
-            value = self.member(found, name.replace("_", "-"), number)
+        for label, name in zip(self.form.vector, TrustVector._fields, strict=True):
+            value = found.get(label)
             if value is None:
                 continue
             if type(value) is not int or not -128 <= value <= 127:
@@ -667,9 +678,9 @@ class _Reader:
         return TrustVector(**values)
 
     def tier(self, value: Any) -> Tier:
-        if self.is_json and type(value) is str and value.islower() and value.upper() in Tier.__members__:
+        if self.form.is_json and type(value) is str and value.islower() and value.upper() in Tier.__members__:
             return Tier[value.upper()]
-        if not self.is_json and type(value) is int and value in {0, 2, 32, 96}:
+        if not self.form.is_json and type(value) is int and value in {0, 2, 32, 96}:
             return Tier(value)
         raise _refusal("ear_status", _short(value), "none, affirming, warning or contraindicated")
 
@@ -677,17 +688,14 @@ class _Reader:
         value = self.get(claims, "eat_nonce")
         if value is None:
             return None
-        if self.is_json:
+        if self.form.is_json:
             value = _decode_base64url(value.encode("utf-8", "replace"), "eat_nonce") if type(value) is str else None
         if type(value) is not bytes or not 8 <= len(value) <= 64:
             raise _refusal("eat_nonce", _short(value), "8 to 64 bytes")
         return value
 
     def get(self, claims: Mapping[Any, Any], name: str) -> Any:
-        return claims.get(name if self.is_json else _LABELS[name])
-
-    def member(self, claims: Mapping[Any, Any], name: str, number: int) -> Any:
-        return claims.get(name if self.is_json else number)
+        return claims.get(self.labels[name])
 
 
 def _map(value: Any, where: str) -> dict[Any, Any]:

@@ -31,6 +31,17 @@ def decode(data: bytes | str, **options: Any) -> Any:
     return decode_untrusted(data, **{"max_bytes": LIMIT, **options})
 
 
+def assert_in_order(value: object):
+    """Keys are in the order of the bytes of their encodings, each made alone."""
+    if isinstance(value, dict):
+        found = [cbor2.dumps(key) for key in value]
+        assert found == sorted(found)
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            assert_in_order(item)
+
+
 def is_plain(value: object) -> bool:
     if type(value) is dict:
         return all(type(key) in {int, str, bytes} and is_plain(item) for key, item in value.items())
@@ -44,6 +55,7 @@ def is_plain(value: object) -> bool:
 def test_decodes_what_it_encodes(value: object):
     assert decode(encode(value)) == value
     assert cbor2.loads(encode(value)) == value
+    assert_in_order(cbor2.loads(encode(value)))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +94,17 @@ def test_does_not_encode_what_is_not_plain(value: object):
         encode(value)
 
 
-def test_does_not_encode_an_integer_of_more_than_64_bits():
-    with pytest.raises(ValueError, match="want at most 64 bits"):
-        encode(1 << 64)
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 64) - 1])
+def test_does_not_encode_an_integer_of_more_than_64_bits(number: int):
+    for value in (number, [number], {0: number}, {number: 0}, {number: 0, 1: 0}):
+        with pytest.raises(ValueError, match="want at most 64 bits"):
+            encode(value)
+
+
+def test_encodes_names_by_length_and_numbers_by_size():
+    names = {"b": 0, "ä": 1, "aa": 2, "a": 3, "": 4, "z" * 24: 5, "zz": 6}
+    assert_in_order(cbor2.loads(encode(names)))
+    assert [*cbor2.loads(encode({300: 0, 2: 0, 24: 0, 70000: 0, 23: 0}))] == [2, 23, 24, 300, 70000]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +15,7 @@ from enarx.playground.jobs import Deploying, Jobs
 from enarx.playground.modules import pack_upload
 from enarx.serving.logs import Log
 from enarx.wire.session import Exit
+from tests.recorder import Recorder
 from tests.unit.playground.test_modules import LIMITS, MODULE
 
 ENDED = Exit(0, None, None, None)
@@ -90,7 +90,12 @@ def host(monkeypatch):
 
 
 @pytest.fixture
-def make_jobs(host):
+def log():
+    return Recorder()
+
+
+@pytest.fixture
+def make_jobs(host, log):
     def make(*, at_once=2, timeout_s=5.0):
         deploying = Deploying(
             connect=host.connect,
@@ -100,7 +105,7 @@ def make_jobs(host):
             accept_emulated="",
             state_root="/nowhere",
         )
-        return Jobs(deploying, at_once=at_once, timeout_s=timeout_s, log=Log(logging.getLogger("enarx.service")))
+        return Jobs(deploying, at_once=at_once, timeout_s=timeout_s, log=Log(log))
 
     return make
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import logging
 
 import httpx2
 import pytest
@@ -17,6 +16,7 @@ from enarx.playground.modules import find_examples
 from enarx.playground.visitors import Visitors
 from enarx.serving.logs import Log
 from tests.loops import run
+from tests.recorder import Recorder
 from tests.unit.playground.conftest import end
 from tests.unit.playground.test_modules import LIMITS, MODULE
 
@@ -29,6 +29,7 @@ class Page:
 
     def __init__(self, jobs, *, is_local=True, header=None, emulated=True, an_hour=60):
         self.jobs = jobs
+        self.log = Recorder()
         self.app = make_app(
             jobs=jobs,
             visitors=Visitors(an_hour=an_hour, header=header, time_s=lambda: 0.0),
@@ -36,7 +37,7 @@ class Page:
             limits=LIMITS,
             accepts_emulated=emulated,
             is_local=is_local,
-            log=Log(logging.getLogger("enarx.service")),
+            log=Log(self.log),
         )
 
     async def ask(self, method, path, *, url=HERE, client="127.0.0.1", headers=None, **body):
@@ -361,14 +362,13 @@ def test_a_job_that_was_refused_has_no_receipt(make_jobs, host):
     run(test)
 
 
-def test_a_bug_is_answered_and_logged(make_jobs, monkeypatch, caplog):
+def test_a_bug_is_answered_and_logged(make_jobs, monkeypatch):
     async def test():
         page = Page(make_jobs())
         answer = await page.run(UPLOAD)
         assert answer.status_code == 500
         assert answer.json()["error"]["message"] == "cannot answer: found a bug of this page's"
+        assert page.log.events == [("bug", {})]
 
     monkeypatch.setattr(module, "pack_upload", lambda *_: 1 / 0)
-    with caplog.at_level(logging.ERROR, logger="enarx.service"):
-        run(test)
-    assert [record.getMessage() for record in caplog.records] == ["bug"]
+    run(test)

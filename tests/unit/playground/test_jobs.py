@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 
 import pytest
 
@@ -112,7 +111,7 @@ def test_a_session_that_breaks_takes_the_keep_down(make_jobs, host, package):
     assert (host.deleted, host.removed) == (["f00d"], ["f00d"])
 
 
-def test_a_bug_is_logged_and_told_as_one(make_jobs, host, package, caplog):
+def test_a_bug_is_logged_and_told_as_one(make_jobs, host, package, log):
     host.error = RuntimeError("a secret of the visitor's")
 
     async def test():
@@ -121,9 +120,8 @@ def test_a_bug_is_logged_and_told_as_one(make_jobs, host, package, caplog):
         assert (last["kind"], last["message"]) == ("failed", "cannot run the job: found a bug of this page's")
         await end(jobs)
 
-    with caplog.at_level(logging.ERROR, logger="enarx.service"):
-        run(test)
-    assert [record.getMessage() for record in caplog.records] == ["bug"]
+    run(test)
+    assert [event for event, _ in log.events if event == "bug"] == ["bug"]
 
 
 async def for_ever(source, sink):

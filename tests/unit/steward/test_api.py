@@ -28,6 +28,7 @@ from enarx.steward.metrics import Metrics
 from enarx.steward.models import Policies, Problem
 from enarx.steward.rooms import BusyError
 from enarx.wire import steward as wire
+from tests.recorder import Recorder
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP384R1())
@@ -37,18 +38,6 @@ CERTIFICATE = wire.CertificateRequest(
 )
 RESULT = wire.ResultRequest(evidence=b"the evidence", endorsements=(), report_data=bytes(64))
 JSON = {"content-type": "application/json"}
-
-
-class Recorder:
-    """A log in a list."""
-
-    def __init__(self):
-        self.events = []
-
-    def info(self, event, *, extra, exc_info=None):
-        self.events.append((event, extra["facts"]))
-
-    warning = error = info
 
 
 class Stub:

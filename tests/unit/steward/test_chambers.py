@@ -27,9 +27,9 @@ from enarx.steward.court import Rules
 from enarx.steward.facts import facts_of_error
 from enarx.steward.judging import NoGrantError
 from enarx.steward.rooms import BusyError
+from tests.recorder import Recorder
 from tests.unit.steward import courts
 from tests.unit.steward.keeps import IDENTITY, authority, make_request
-from tests.unit.steward.test_api import Recorder
 from tests.unit.steward.verdicts import refused_result
 
 TOP = Path(__file__).parents[3]

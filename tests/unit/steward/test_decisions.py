@@ -38,7 +38,7 @@ from enarx.steward.store import InForce, Unfit
 from enarx.wire.ear import verify_ear_jwt
 from enarx.wire.release import Identity, encode_identity
 from enarx.wire.steward import CertificateRequest, ResultRequest
-from tests.unit.steward.test_api import Recorder
+from tests.recorder import Recorder
 from tests.unit.steward.verdicts import AT, accepted_result, forged_result, refused_result, undecided_result
 
 AUTHORITY = make_authority("steward.example.com", AT)

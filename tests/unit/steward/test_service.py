@@ -21,7 +21,7 @@ from enarx.steward.rules import RuleSources, load_configuration, load_rules
 from enarx.steward.service import StewardOptions, serve
 from tests.attesting import make_policy_text
 from tests.integration.certificates import Authority
-from tests.unit.steward.test_api import Recorder
+from tests.recorder import Recorder
 from tests.unit.steward.verdicts import AT
 
 NAME = "steward.example.com"
