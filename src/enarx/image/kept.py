@@ -7,6 +7,7 @@ longest goes. What may be kept is for whoever asks to say: the key has to tell a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -94,9 +95,14 @@ def forget_old(cache: str, most: int) -> None:
         PlatformError: they cannot be removed.
     """
     folder = private_cache(cache)
+    used: list[tuple[float, str]] = []
     try:
-        kept = sorted((entry.path for entry in os.scandir(folder)), key=os.path.getmtime, reverse=True)
-        for old in kept[most:]:
-            os.unlink(old)
+        for entry in os.scandir(folder):
+            # Another build that runs now names its files and removes old ones, too.
+            with contextlib.suppress(FileNotFoundError):
+                used.append((os.stat(entry.path).st_mtime, entry.path))
+        for _, old in sorted(used, reverse=True)[most:]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(old)
     except OSError as error:
         raise PlatformError(f"cannot build an image: {folder}: {error.strerror}") from error

@@ -111,8 +111,13 @@ class _Others(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event = record.getMessage()
+        except Exception:  # noqa: BLE001  # words and values that do not fit are a library's bug, and no reason to fail
+            self.handleError(record)
+            return
         error = record.exc_info[1] if record.exc_info else None
-        self._lines.tell(record.levelname.lower(), record.getMessage(), {"source": record.name}, error)
+        self._lines.tell(record.levelname.lower(), event, {"source": record.name}, error)
 
 
 def _json_line(at: datetime, level: str, event: str, facts: Mapping[str, Any], found: str | None) -> str:
@@ -121,8 +126,10 @@ def _json_line(at: datetime, level: str, event: str, facts: Mapping[str, Any], f
 
 
 def _text_line(at: datetime, level: str, event: str, facts: Mapping[str, Any], found: str | None) -> str:
-    text = " ".join([event, *(f"{key}={value}" for key, value in facts.items())])
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    text = _printable(" ".join([event, *(f"{key}={value}" for key, value in facts.items())]))
     line = f"{at.isoformat(timespec='seconds')} {level} {text}"
-    return line if found is None else f"{line}\n{found}"
+    return line if found is None else "\n".join([line, *map(_printable, found.splitlines())])
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -63,6 +63,23 @@ def test_what_was_used_last_stays(folder):
     assert [find("things", key) for key in (b"a", b"b", b"c")] == [b"a", None, b"c"]
 
 
+@pytest.mark.parametrize("call", ["stat", "unlink"])
+def test_another_build_may_take_what_is_old_away_meanwhile(folder, monkeypatch, call):
+    for key in (b"a", b"b", b"c"):
+        put("things", key, key)
+    asked, unlink = getattr(os, call), os.unlink
+
+    def ask(path, *args, **options):
+        if os.path.dirname(path) == str(folder):
+            unlink(path)
+        return asked(path, *args, **options)
+
+    monkeypatch.setattr(os, call, ask)
+    forget_old("things", 0)
+    monkeypatch.undo()
+    assert not [*folder.iterdir()]
+
+
 def test_says_that_it_cannot_be_written(monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")

@@ -55,7 +55,7 @@ def test_libraries_are_named_and_say_errors_alone(form):
     make_log(form, stream=stream)
     logging.getLogger("uvicorn.error").warning("not this")
     try:
-        raise ValueError("why")
+        raise ValueError("why \x1b[2J")
     except ValueError:
         logging.getLogger("uvicorn.error").exception("it failed: %s", "\x1b[2J")
     said = stream.getvalue()
@@ -65,6 +65,14 @@ def test_libraries_are_named_and_say_errors_alone(form):
     assert "error" in said
     assert "it failed" in said
     assert "ValueError: why" in said
+
+
+def test_a_library_that_says_nonsense_fails_nothing(capfd):
+    stream = io.StringIO()
+    make_log("text", stream=stream)
+    logging.getLogger("uvicorn.error").error("%d", "not a number")
+    assert "not a number" not in stream.getvalue()
+    assert "Logging error" in capfd.readouterr().err
 
 
 def test_lines_of_json_say_the_time_in_milliseconds():
