@@ -14,6 +14,7 @@ from enarx.cli.run import _is_stored
 from enarx.deploy.package import load_package
 from enarx.registry.archive import LayoutArchive
 from enarx.registry.layout import LayoutFolder, new_layout
+from enarx.runtime import watch
 from enarx.wire.oci import WASM
 from tests.unit.registry.layouts import COMPONENT, IMPORTING, MODULE, package, simple
 from tests.unit.registry.test_building import make_app
@@ -254,9 +255,14 @@ def test_runs_and_names_what_was_typed(capfd, monkeypatch):
     assert os.listdir("temporary") == []
 
 
-def test_an_error_names_what_was_typed(capfd):
+def test_an_error_names_what_was_typed(capfd, monkeypatch, tmp_path):
+    # Compiling is watched, and whoever watches would end this process by the next signal that it gets.
+    watched = []
+    monkeypatch.setattr(watch, "watch", lambda *_: watched.append(True))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert run("build", "app") == 0
     assert main(["run", "app.tar", "--backend", "nil"]) == 103
     said = capfd.readouterr().err
     assert "app.tar/main.wasm" in said
     assert "temporary" not in said
+    assert watched
