@@ -7,10 +7,13 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Keeps events and their facts."""
+    """Keeps events and their facts, and the names of those that are errors."""
 
     def __init__(self):
         self.events = []
+        self.errors = []
 
     def tell(self, level, event, facts, error=None):
         self.events.append((event, facts))
+        if level == "error":
+            self.errors.append(event)

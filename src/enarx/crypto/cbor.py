@@ -71,8 +71,8 @@ class Tagged(NamedTuple):
 
 
 _CONTAINERS = frozenset({dict, list, Tagged})
-_ATOMS = frozenset({bytes, str, int, bool, type(None)})
 _WRITTEN = frozenset({bytes, str, bool, type(None)})
+_ATOMS = _WRITTEN | {int}
 _LEAST, _MOST = -(1 << 64), (1 << 64) - 1
 _NAMES, _NUMBERS = frozenset({str}), frozenset({int})
 

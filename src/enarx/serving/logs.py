@@ -81,7 +81,7 @@ def make_log(form: str, *, stream: TextIO | None = None, quiet: bool = False) ->
 
 
 class _Lines:
-    """Writes a line for each event. The library's logging would take four times as long, and there are two for each decision."""
+    """Writes a line for each event. The library's logging would take half as long again, and there are two for each decision."""
 
     def __init__(self, stream: TextIO, *, is_json: bool, quiet: bool) -> None:
         self._stream = stream

@@ -228,7 +228,7 @@ class Ledger:
             self._waiting_bytes += size_bytes
             if len(self._waiting) == 1:
                 self._changed.notify()
-        # A context with a time limit would cost three times as much, and there is one for each decision.
+        # A context with a time limit would cost more, and there is one for each decision.
         late = loop.call_later(ANSWER_WAIT_S, _be_late, answer)
         try:
             return await answer
