@@ -177,6 +177,24 @@ def test_a_log_lives_as_in_a_file(url):
     assert [(each.kind, each.index) for each in audit(url, SIGNER.verifier_key).findings] == [("nonce-missing", 2)]
 
 
+def test_a_log_of_the_first_version_goes_on(url):
+    rows = [row_of(serial)._replace(endorsements=(bytes([serial % 3]),)) for serial in range(1, 150)]
+    with closing(open_store(url)) as store:
+        store.append([Append(entry_of(row).body, certificate=row) for row in rows], SIGNER)
+    # As it was: each certificate with its own list.
+    change(
+        url,
+        "UPDATE certificates SET endorsements = "
+        "(SELECT list FROM endorsements AS e WHERE e.digest = certificates.endorsements)",
+        "DROP TABLE endorsements",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
+    with closing(open_store(url)) as store:
+        assert [each.row for page in store.certificates_in_force(AT) for each in page.issued] == rows
+        store.append([Append(entry_of(row_of(200)).body, certificate=row_of(200))], SIGNER)
+    assert audit(url, SIGNER.verifier_key).findings == ()
+
+
 def test_nothing_is_signed_over_a_log_that_was_cut_off(url):
     with closing(open_store(url)) as store:
         store.append([Append(b"a"), Append(b"b")], SIGNER)

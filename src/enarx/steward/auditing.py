@@ -256,7 +256,7 @@ class _Audit:
         if self._connection.dialect.name != "sqlite":
             return False
         places = {"entries": "index", "certificates": "entry"}
-        for table in (Tables.entries, Tables.certificates, Tables.checkpoints, Tables.hashes):
+        for table in (Tables.entries, Tables.certificates, Tables.checkpoints, Tables.hashes, Tables.endorsements):
             types = {column.name: sa.func.typeof(column) for column in table.c}
             wanted = {column.name: _types_of(column) for column in table.c}
             other = sa.or_(*(found.not_in(wanted[name]) for name, found in types.items()))
@@ -304,8 +304,12 @@ class _Audit:
 
     def _issued(self, begin: int, end: int) -> dict[int, _Row]:
         """Return what is stored of the certificates of these entries, without the evidence, which may be large."""
-        table = Tables.certificates
-        wanted = sa.select(table).where(table.c.entry >= begin, table.c.entry < end)
+        table, endorsements = Tables.certificates, Tables.endorsements
+        wanted = (
+            sa.select(table, endorsements.c.list)
+            .outerjoin(endorsements, table.c.endorsements == endorsements.c.digest)
+            .where(table.c.entry >= begin, table.c.entry < end)
+        )
         found = {}
         for row in self._connection.execute(wanted.execution_options(yield_per=_FEW)):
             stored = RowDigests(
@@ -314,7 +318,8 @@ class _Audit:
                 evidence_sha256=sha256(row.evidence).digest(),
                 spki_sha384=sha384(row.spki).digest(),
                 kept_sha256=kept_digest(
-                    *map(bytes, (row.evidence, row.endorsements, row.receipt, row.spki, row.report_data))
+                    # No list at all has another digest than any.
+                    *map(bytes, (row.evidence, row.list or b"", row.receipt, row.spki, row.report_data))
                 ),
             )
             found[row.entry] = _Row(stored, row.revoked_at_ms, row.revoked_by)

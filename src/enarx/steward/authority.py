@@ -189,7 +189,7 @@ def make_authority(
         .subject_name(subject)
         .issuer_name(subject)
         .public_key(key.public_key())
-        .serial_number(serial_number())
+        .serial_number(serial_number(at))
         .not_valid_before((at - BACKDATED).replace(microsecond=0))
         .not_valid_after((at + ROOT_LIFETIME).replace(microsecond=0))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from hashlib import sha256
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -80,6 +81,7 @@ _APPEND_LOCK = 0x656E617278_01
 _SCHEMA_LOCK = 0x656E617278_02
 _AGAIN = {"40001", "40P01"}
 _SERIAL_BYTES = 20
+_MAX_REMEMBERED = 4096
 _REVOKED_KEPT = timedelta(days=1)
 
 T = TypeVar("T")
@@ -186,6 +188,13 @@ class Tables:
         sa.Column("revoked_at_ms", sa.BigInteger, nullable=True),
         sa.Column("reason", sa.Text, nullable=True),
     )
+    # Once, and not with each certificate: of one platform they are the same for months. A certificate has the digest of its list.
+    endorsements = sa.Table(
+        "endorsements",
+        metadata,
+        sa.Column("digest", sa.LargeBinary, primary_key=True),
+        sa.Column("list", sa.LargeBinary, nullable=False),
+    )
     checkpoints = sa.Table(
         "checkpoints",
         metadata,
@@ -200,6 +209,7 @@ _INTO_ENTRIES = 'entries ("index", leaf, nonce, body)'
 _INTO_HASHES = 'hashes (level, "index", hash)'
 _INTO_CERTIFICATES = "certificates (serial, entry, not_after_ms, evidence, endorsements, receipt, spki, report_data)"
 _INTO_CHECKPOINTS = "checkpoints (size, text)"
+_INTO_ENDORSEMENTS = "endorsements (digest, list)"
 _MARK_REVOKED = (
     sa.update(Tables.certificates)
     .where(Tables.certificates.c.serial == sa.bindparam("wanted"))
@@ -233,6 +243,8 @@ class Store:
         self._known: tuple[str, Frontier] | None = None
         # What an earlier process of this Steward saw, until there is one that this process saw.
         self._kept: Checkpoint | None = None
+        # Digests of endorsements that are there, and need not be written again.
+        self._stored: set[bytes] = set()
 
     def append(self, entries: Sequence[Append], signer: LogSigner) -> list[Logged | EnarxError | None]:
         """Append entries, with one checkpoint of all of them.
@@ -255,7 +267,7 @@ class Store:
             try:
                 with _plainly("write the log"), self._engine.begin() as connection:
                     _lock(connection, _APPEND_LOCK)
-                    answers, known = self._append(connection, entries, signer, is_doubted=is_doubted)
+                    answers, known, stored = self._append(connection, entries, signer, is_doubted=is_doubted)
             except TypeError as error:
                 raise _not_ours("a stored value of another type", "numbers and bytes") from error
             except PlatformError as error:
@@ -271,6 +283,9 @@ class Store:
             else:
                 # Not before the commit: what is not there is not known.
                 self._known = known
+                if len(self._stored) + len(stored) > _MAX_REMEMBERED:
+                    self._stored.clear()
+                self._stored |= stored
                 return answers
         raise PlatformError("cannot write the log: found other transactions in the way, want an end of them")
 
@@ -282,7 +297,7 @@ class Store:
 
     def _append(
         self, connection: Connection, entries: Sequence[Append], signer: LogSigner, *, is_doubted: bool
-    ) -> tuple[list[Logged | EnarxError | None], tuple[str, Frontier] | None]:
+    ) -> tuple[list[Logged | EnarxError | None], tuple[str, Frontier] | None, set[bytes]]:
         known = self._edge(connection, signer)
         frontier = known[1].copy() if known else Frontier()
         answers: list[Any] = []
@@ -291,6 +306,7 @@ class Store:
         rows: list[tuple[Any, ...]] = []
         hashes: list[tuple[Any, ...]] = []
         certificates: list[tuple[Any, ...]] = []
+        endorsements: dict[bytes, bytes] = {}
         marked: dict[bytes, dict[str, Any]] = {}
         for entry in entries:
             if entry.nonce is not None and entry.nonce in used:
@@ -310,19 +326,24 @@ class Store:
             rows.append((leaf.index, leaf.hash, entry.nonce, entry.body))
             hashes += [(node.level, node.index, node.hash) for node in above]
             if entry.certificate is not None:
-                certificates.append(_certificate_row(entry.certificate, leaf.index))
+                endorsed = encode(list(entry.certificate.endorsements))
+                digest = sha256(endorsed).digest()
+                if digest not in self._stored:
+                    endorsements[digest] = endorsed
+                certificates.append(_certificate_row(entry.certificate, digest, leaf.index))
             answers.append(leaf.index)
         if not rows:
-            return answers, known
+            return answers, known, set()
         text = signer.sign(frontier.size, frontier.root())
         _insert(connection, _INTO_ENTRIES, rows)
         _insert(connection, _INTO_HASHES, hashes)
+        _insert(connection, _INTO_ENDORSEMENTS, list(endorsements.items()), or_not="ON CONFLICT DO NOTHING")
         _insert(connection, _INTO_CERTIFICATES, certificates)
         _insert(connection, _INTO_CHECKPOINTS, [(frontier.size, text)])
         if marked:
             connection.execute(_MARK_REVOKED, list(marked.values()))
         logged = [Logged(each, frontier.size, text) if isinstance(each, int) else each for each in answers]
-        return logged, (text, frontier)
+        return logged, (text, frontier), {*endorsements}
 
     def _edge(self, connection: Connection, signer: LogSigner) -> tuple[str, Frontier] | None:
         """Return the newest checkpoint and the edge of its tree, or None where there is nothing yet."""
@@ -399,10 +420,12 @@ class Store:
         Each time it is asked it reads as many as are given then, and nothing is held open in between. What is issued after it was
         asked first is not among them.
         """
-        table, entries = Tables.certificates, Tables.entries
+        table, entries, endorsements = Tables.certificates, Tables.entries, Tables.endorsements
         wanted = (
-            sa.select(table, entries.c.body)
-            .select_from(table.outerjoin(entries, table.c.entry == entries.c.index))
+            sa.select(table, entries.c.body, endorsements.c.list)
+            .select_from(table)
+            .outerjoin(entries, table.c.entry == entries.c.index)
+            .outerjoin(endorsements, table.c.endorsements == endorsements.c.digest)
             .where(table.c.revoked_at_ms.is_(None), table.c.not_after_ms > as_ms(now))
             .order_by(table.c.entry)
             .limit(IN_FORCE_AT_ONCE)
@@ -547,32 +570,33 @@ def _mark(
     return {"wanted": wanted, "by": entry, "at_ms": as_ms(at), "why": reason}
 
 
-def _certificate_row(row: IssuedRow, entry: int) -> tuple[Any, ...]:
+def _certificate_row(row: IssuedRow, endorsements: bytes, entry: int) -> tuple[Any, ...]:
     return (
         as_key(row.serial),
         entry,
         as_ms(row.not_after),
         row.evidence,
-        encode(list(row.endorsements)),
+        endorsements,
         row.receipt,
         row.spki,
         row.report_data,
     )
 
 
-def _insert(connection: Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+def _insert(connection: Connection, into: str, rows: Sequence[tuple[Any, ...]], *, or_not: str = "") -> None:
     """Add rows by few statements: for each one that a database is given, this thread has to wait for Python's lock again."""
     mark = "?" if connection.dialect.name == "sqlite" else "%s"
     at_once = _MAX_PARAMETERS // len(rows[0]) if rows else 1
     for at in range(0, len(rows), at_once):
         some = rows[at : at + at_once]
-        connection.exec_driver_sql(_insertion(into, mark, len(some[0]), len(some)), tuple(chain.from_iterable(some)))
+        statement = _insertion(into, mark, len(some[0]), len(some), or_not)
+        connection.exec_driver_sql(statement, tuple(chain.from_iterable(some)))
 
 
 @lru_cache(maxsize=256)
-def _insertion(into: str, mark: str, width: int, count: int) -> str:
+def _insertion(into: str, mark: str, width: int, count: int, or_not: str) -> str:
     row = f"({', '.join([mark] * width)})"
-    return f"INSERT INTO {into} VALUES {', '.join([row] * count)}"  # noqa: S608  # of words of this file
+    return f"INSERT INTO {into} VALUES {', '.join([row] * count)} {or_not}"  # noqa: S608  # of words of this file
 
 
 def _unfit(row: Any, error: Exception) -> Unfit:
@@ -585,7 +609,9 @@ def _unfit(row: Any, error: Exception) -> Unfit:
 def _issued(row: Any) -> IssuedRow:
     if not isinstance(row.not_after_ms, int) or not 0 <= row.not_after_ms <= MAX_TIME_MS:
         raise DecodeError("found a stored end that is no time, want one")
-    endorsements = decode_untrusted(_bytes_of(row.endorsements), max_bytes=1 << 26, what="stored endorsements")
+    if row.list is None:
+        raise DecodeError("found no stored endorsements, want those that it was given for")
+    endorsements = decode_untrusted(_bytes_of(row.list), max_bytes=1 << 26, what="stored endorsements")
     if not isinstance(endorsements, list) or not all(isinstance(each, bytes) for each in endorsements):
         raise DecodeError("found stored endorsements of another form, want a list of byte strings")
     return IssuedRow(
@@ -777,7 +803,10 @@ def _require_schema(engine: Engine) -> None:
     with engine.connect().execution_options(**_reading_options(engine)) as connection:
         missing = wanted - set(sa.inspect(connection).get_table_names())
     if missing:
-        raise PlatformError(f"cannot open the log: found no table {min(missing)}, want the tables of a Steward")
+        raise PlatformError(
+            f"cannot open the log: found no table {min(missing)}, want the tables of a Steward",
+            hint="where an earlier version of enarx made them, `enarx steward serve` brings them up to date",
+        )
 
 
 @contextmanager

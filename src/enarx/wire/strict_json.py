@@ -20,7 +20,7 @@ __all__ = ["MAX_DEPTH", "load_json_untrusted"]
 MAX_DEPTH = 64
 """How deep objects and arrays may stand in each other: far below where Python's recursion ends, here or in whoever goes on."""
 
-_STRUCTURE = (b"[", b"{", b",", b":")
+_STRUCTURE = b"[{,:"
 
 
 def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: int | None = None) -> Any:
@@ -42,7 +42,9 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: in
     """
     if len(data) > max_bytes:
         raise DecodeError(f"cannot decode the {what}: size: found {len(data)} bytes, want at most {max_bytes}")
-    if max_items is not None and (items := sum(map(data.count, _STRUCTURE))) > max_items:
+    # What is left without them tells how many there are in one go; to count each of them takes eight times as long.
+    items = len(data) - len(data.translate(None, _STRUCTURE))
+    if max_items is not None and items > max_items:
         raise DecodeError(
             f"cannot decode the {what}: brackets, commas and colons: found {items}, want at most {max_items}"
         )
@@ -50,10 +52,11 @@ def load_json_untrusted(data: bytes, *, what: str, max_bytes: int, max_items: in
     try:
         text = data.rstrip(b"\0").decode("utf-8-sig")
         value = _DECODER.decode(text)
-        if "\\u" in text:
+        if "\\" in text:
             # Half of a surrogate pair is text that nobody can encode again; only an escape can write one.
             json.dumps(value, ensure_ascii=False).encode()
-        if text.count("[") + text.count("{") > MAX_DEPTH:
+        # Most texts have fewer of all of these than objects and arrays may stand in each other.
+        if items > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
             _require_shallow(value)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"cannot decode the {what}: found {_one_line(error)}, want JSON") from error

@@ -334,6 +334,14 @@ def test_names_what_was_changed_of_a_certificate(log, column, value, what):
     assert what in audited.findings[0].message
 
 
+@pytest.mark.parametrize("statement", ["UPDATE endorsements SET list = x'80'", "DELETE FROM endorsements"])
+def test_names_certificates_whose_endorsements_were_changed(log, statement):
+    change(log[0], statement)
+    audited = found(log[0])
+    assert named(audited) == {("certificate-changed", CERTIFIED), ("certificate-changed", REVOKED)}
+    assert all("endorsement" in each.message for each in audited.findings)
+
+
 @pytest.mark.parametrize(
     ("statement", "index"),
     [
@@ -347,6 +355,7 @@ def test_names_what_was_changed_of_a_certificate(log, column, value, what):
         ("UPDATE hashes SET hash = 'text' WHERE level = 1 AND \"index\" = 2", None),
         (f"UPDATE checkpoints SET size = 'text' WHERE size = {SIZE}", None),
         ("UPDATE checkpoints SET text = x'00ff' WHERE size = 10", None),
+        ("UPDATE endorsements SET list = 'text'", None),
     ],
 )
 def test_a_value_of_another_type_is_found(log, statement, index):

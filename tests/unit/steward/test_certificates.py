@@ -7,7 +7,7 @@ import ipaddress
 import shutil
 import subprocess
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from enarx.errors import EndorsementError
-from enarx.steward.certificates import EMULATED, Wanted, spiffe_id
+from enarx.steward.certificates import EMULATED, Wanted, serial_number, spiffe_id
 from enarx.wire.keep_certificate import decode_keep_certificate_untrusted
 from enarx.wire.release import encode_identity
 from tests.unit.steward import keeps as k
@@ -98,6 +98,14 @@ def test_an_emulated_platform_is_in_the_subject():
 
 def test_each_has_a_serial_number_of_its_own():
     assert len({issue().serial_number for _ in range(20)}) == 20
+
+
+def test_a_later_serial_number_is_larger_and_as_long():
+    times = [k.AT + timedelta(milliseconds=each) for each in range(20)] + [datetime(4000, 1, 1, tzinfo=UTC)]
+    numbers = list(map(serial_number, times))
+    assert numbers == sorted(numbers)
+    assert {each.bit_length() for each in numbers} == {127}
+    assert serial_number(datetime.max.replace(tzinfo=UTC)).bit_length() == 127
 
 
 def test_ends_with_what_it_rests_on():

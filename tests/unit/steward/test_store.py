@@ -8,11 +8,13 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from enarx.crypto.cbor import encode
 from enarx.errors import PlatformError, UsageError, VerificationError
 from enarx.steward.issued import Issued
 from enarx.steward.log import LogSigner, hash_of_leaf, root_of, verify_checkpoint
@@ -136,10 +138,7 @@ def test_remembers_certificates_until_they_end(store, path):
     ("change_of", "what"),
     [
         ("evidence = x'00'", "evidence"),
-        ("endorsements = x'80'", "endorsement"),
-        ("endorsements = x'00'", "another form"),
-        ("endorsements = x'8100'", "another form"),
-        ("endorsements = x'ff'", "cannot decode"),
+        ("endorsements = x'80'", "no stored endorsements"),
         ("receipt = x'00'", "receipt"),
         ("spki = x'00'", "key"),
         ("report_data = x'00'", "report data"),
@@ -163,6 +162,59 @@ def test_a_certificate_that_is_not_what_its_entry_says_is_told_apart(store, path
     assert unfit.serial == GOOD.serial
     assert what in unfit.reason
     assert "\n" not in unfit.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [("x'80'", "endorsement"), ("x'00'", "another form"), ("x'8100'", "another form"), ("x'ff'", "cannot decode")],
+)
+def test_endorsements_that_are_not_what_entries_say_are_those_of_no_certificate(store, path, value, what):
+    other_row = row_of(9)._replace(endorsements=(b"three",))
+    for row in (GOOD, row_of(8), other_row):
+        store.append([Append(entry_of(row).body, certificate=row)], SIGNER)
+    digest = sha256(encode([b"one", b"two"])).hexdigest()
+    change(path, f"UPDATE endorsements SET list = {value} WHERE digest = x'{digest}'")  # noqa: S608  # it stands above
+    with closing(again(path)) as other:
+        (found,) = other.certificates_in_force(AT)
+    assert [each.row for each in found.issued] == [other_row]
+    assert [(each.serial, what in each.reason) for each in found.unfit] == [(7, True), (8, True)]
+
+
+def test_endorsements_are_stored_once(store, path):
+    with closing(open_store(f"sqlite:///{path}")) as second:
+        for serial, each in enumerate((store, store, second, store), 1):
+            row = row_of(serial)
+            each.append([Append(entry_of(row).body, certificate=row)], SIGNER)
+    pair = [row_of(5), row_of(6)._replace(endorsements=())]
+    store.append([Append(entry_of(row).body, certificate=row) for row in pair], SIGNER)
+    with closing(sqlite3.connect(path)) as database:
+        lists = database.execute("SELECT digest, list FROM endorsements").fetchall()
+    assert sorted(lists) == sorted((sha256(each).digest(), each) for each in map(encode, ([b"one", b"two"], [])))
+    with closing(again(path)) as other:
+        (found,) = other.certificates_in_force(AT)
+    assert [each.row for each in found.issued] == [*map(row_of, range(1, 6)), pair[1]]
+
+
+def test_endorsements_of_what_was_not_appended_are_written_the_next_time(store, path):
+    row = row_of(7)
+    change(path, "CREATE TRIGGER stop BEFORE INSERT ON checkpoints BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(PlatformError, match="full"):
+        store.append([Append(entry_of(row).body, certificate=row)], SIGNER)
+    change(path, "DROP TRIGGER stop")
+    store.append([Append(entry_of(row).body, certificate=row)], SIGNER)
+    with closing(again(path)) as other:
+        (found,) = other.certificates_in_force(AT)
+    assert [each.row for each in found.issued] == [row]
+
+
+def test_no_more_digests_of_endorsements_are_remembered_than_there_is_room_for(store, path, monkeypatch):
+    monkeypatch.setattr("enarx.steward.store._MAX_REMEMBERED", 3)
+    rows = [row_of(serial)._replace(endorsements=(bytes([serial % 5]),)) for serial in range(1, 11)]
+    for row in rows:
+        store.append([Append(entry_of(row).body, certificate=row)], SIGNER)
+        assert len(store._stored) <= 3
+    with closing(again(path)) as other:
+        assert [each.row for page in other.certificates_in_force(AT) for each in page.issued] == rows
 
 
 def test_certificates_in_force_are_read_a_few_at_a_time(store, path):
@@ -403,6 +455,33 @@ def test_the_tables_of_the_migrations_are_those_of_the_code(store, tmp_path):
     with store.reading() as connection, declared.connect() as other:
         assert columns(connection) == columns(other)
     declared.dispose()
+
+
+def test_a_log_of_the_first_version_goes_on(path):
+    rows = [row_of(serial)._replace(endorsements=(bytes([serial % 3]),)) for serial in range(1, 150)]
+    with closing(open_store(f"sqlite:///{path}")) as newer:
+        newer.append([Append(entry_of(row).body, certificate=row) for row in rows], SIGNER)
+        checkpoint = newer.newest_checkpoint()
+    # As it was: each certificate with its own list.
+    change(
+        path,
+        "UPDATE certificates SET endorsements = "
+        "(SELECT list FROM endorsements AS e WHERE e.digest = certificates.endorsements)",
+        "UPDATE certificates SET endorsements = 'text' WHERE entry = 5",
+        "DROP TABLE endorsements",
+        "UPDATE alembic_version SET version_num = '0001'",
+    )
+    with pytest.raises(PlatformError, match="no table endorsements") as caught:
+        again(path)
+    assert "enarx steward serve" in caught.value.hint
+    with closing(open_store(f"sqlite:///{path}")) as newer:
+        assert newer.newest_checkpoint() == checkpoint
+        pages = list(newer.certificates_in_force(AT))
+        assert [each.row for page in pages for each in page.issued] == rows[:5] + rows[6:]
+        assert [each.serial for page in pages for each in page.unfit] == [rows[5].serial]
+        newer.append([Append(entry_of(GOOD).body)], SIGNER)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM endorsements").fetchone() == (3,)
 
 
 def test_opening_again_changes_nothing(store, path):
