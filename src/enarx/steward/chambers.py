@@ -65,7 +65,7 @@ from enarx.steward.chambers import sit
 sit(int(sys.argv[1]), int(sys.argv[2]))
 """
 _HEAD = struct.Struct("=I")
-_READ_BYTES = 256 << 10
+_READ_BYTES = 64 << 10
 _HELD_ANSWERS = 4
 _NICENESS = 5
 _PR_SET_PDEATHSIG = 1
