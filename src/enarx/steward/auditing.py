@@ -317,8 +317,8 @@ class _Audit:
                 not_after_ms=row.not_after_ms,
                 evidence_sha256=sha256(row.evidence).digest(),
                 spki_sha384=sha384(row.spki).digest(),
+                # Where the list is gone, none of its own is compared: an empty string is no list.
                 kept_sha256=kept_digest(
-                    # No list at all has another digest than any.
                     *map(bytes, (row.evidence, row.list or b"", row.receipt, row.spki, row.report_data))
                 ),
             )

@@ -27,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from enarx.crypto.certificates import extension_of
 from enarx.errors import DecodeError, EndorsementError, VerificationError
+from enarx.steward.entries import as_ms
 from enarx.wire.cmw import CMW_EXTENSION_OID
 from enarx.wire.keep_certificate import EMULATED, KeepCertificate, encode_keep_extension
 from enarx.wire.steward import MAX_CSR_BYTES
@@ -217,7 +218,7 @@ def serial_number(at: datetime) -> int:
     Args:
         at: aware, until 4199.
     """
-    return 1 << 126 | (int(at.timestamp() * 1000) & (1 << 46) - 1) << 80 | secrets.randbits(80)
+    return 1 << 126 | (as_ms(at) & (1 << 46) - 1) << 80 | secrets.randbits(80)
 
 
 def key_usage(*, is_authority: bool) -> x509.KeyUsage:
