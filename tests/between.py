@@ -268,9 +268,9 @@ class Between:
             if kind == "point":
                 self._pass(Piece("point", True, (what,), b"\n"), host)
                 return
-            keep = connect_link(what)
-            keep.setblocking(True)
-            self._carry("link", host, keep, Frames().cut, Frames().cut)
+            with contextlib.closing(connect_link(what)) as keep:
+                keep.setblocking(True)
+                self._carry("link", host, keep, Frames().cut, Frames().cut)
 
     def _carry(self, where: str, outer: socket.socket, inner: socket.socket, *cuts: Callable) -> None:
         """Carry both ways until either ends; then close both, as if there were one connection."""
