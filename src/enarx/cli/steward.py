@@ -32,12 +32,13 @@ _DATABASE_FILE = Option(
 def _init(parsed: Parsed) -> int:
     from enarx.steward import folder as files
     from enarx.steward import founding
+    from enarx.steward.key_uris import decode_key_uri
 
     state = _state(parsed)
     chain = parsed.value("chain")
     name = parsed.value("name")
     if chain is not None:
-        for option in ("name", "trust-domain", "policy", "intermediate"):
+        for option in ("name", "trust-domain", "policy", "intermediate", "key"):
             if parsed.flag(option):
                 raise UsageError(f"cannot install the chain: found --{option} with --chain, want --chain alone")
         founding.install(state, _read(chain), chain_path=chain, at=_now())
@@ -49,8 +50,9 @@ def _init(parsed: Parsed) -> int:
             "cannot make a Steward: found no --name, want the DNS name by which it is reached",
             hint="enarx steward init --name steward.example.com",
         )
-    policy = parsed.value("policy")
-    founding.found(
+    policy, uri = parsed.value("policy"), parsed.value("key")
+    key_uri = None if uri is None else decode_key_uri(uri, path="--key")
+    is_new = founding.found(
         state,
         name=name,
         at=_now(),
@@ -58,7 +60,10 @@ def _init(parsed: Parsed) -> int:
         policy=None if policy is None else _read(policy),
         policy_path=policy or files.POLICY,
         is_intermediate=parsed.flag("intermediate"),
+        key_uri=key_uri,
     )
+    if key_uri is not None:
+        ui.note(f"{'made' if is_new else 'found, and uses,'} the authority's key {key_uri}")
     return _tell_next_steps(state, has_policy=policy is not None, is_intermediate=parsed.flag("intermediate"))
 
 
@@ -261,12 +266,20 @@ COMMANDS = {
             Option("trust-domain", "DOMAIN", "of the SPIFFE IDs in certificates; the name if not given"),
             Option("policy", "FILE", "the policy by which it is to judge; enarx policy init writes one"),
             Option("intermediate", "", "write a request that your own authority signs"),
+            Option(
+                "key", "URI", "the authority's key is in a token, made there if it has none: pkcs11:..., without a PIN"
+            ),
             Option("chain", "FILE", "install what it signed: PEM, the Steward's certificate first, the root last"),
         ),
         examples=(
             ("enarx steward init --name steward.example.com --policy policy.toml", "with a root of its own"),
             ("enarx steward init --name steward.example.com --intermediate", "below an authority of yours"),
             ("enarx steward init --chain chain.pem", "and this once it has signed"),
+            (
+                "enarx steward init --name steward.example.com --key"
+                " 'pkcs11:token=steward;object=ca?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/enarx/pin'",
+                "with a key in a token",
+            ),
         ),
         run=_init,
     ),

@@ -3,7 +3,7 @@
 
 Rules of this file:
 
-- There is one key, on P-384, in PKCS #8 without a passphrase; whoever stores it lets nobody else read it.
+- There is one key, on P-384: in a token, or in PKCS #8 without a passphrase; whoever stores that lets nobody else read it.
 - An authority is its own root, or another's below it: then that other signs a request, and what comes back is checked before it is used:
   that it is of this key, an authority, in force, and that a chain leads to the last certificate, the root.
 - Before an authority is used it signs a certificate, and a path from that to its root has to be found by another's code.
@@ -44,7 +44,6 @@ from enarx.steward.certificates import (
 __all__ = [
     "Authority",
     "install_chain",
-    "load_authority",
     "load_authority_key",
     "make_authority",
     "make_key",
@@ -167,7 +166,7 @@ def make_key() -> ec.EllipticCurvePrivateKey:
 
 
 def write_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a key as PEM, PKCS #8 without a passphrase, for a file that nobody else can read."""
+    """Return a key that is in no token as PEM, PKCS #8 without a passphrase, for a file that nobody else can read."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -230,23 +229,6 @@ def load_authority_key(pem: bytes, *, path: str) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, _CURVE):
         raise ConfigError(f"cannot use the authority's key: {path}: found another kind, want one on P-384", path=path)
     return key
-
-
-def load_authority(key_pem: bytes, chain_pem: bytes, *, key_path: str, chain_path: str, at: datetime) -> Authority:
-    """Load an authority and find out whether it can be used.
-
-    Args:
-        key_pem: of the key.
-        chain_pem: of its certificate and those above it, the root last.
-        key_path: for messages, like the next.
-        chain_path: of the certificates.
-        at: aware.
-
-    Raises:
-        ConfigError: a file is not well formed.
-        VerificationError: the certificates are not of this key, no authority's, no chain, or not in force.
-    """
-    return install_chain(load_authority_key(key_pem, path=key_path), chain_pem, path=chain_path, at=at)
 
 
 def install_chain(key: ec.EllipticCurvePrivateKey, chain_pem: bytes, *, path: str, at: datetime) -> Authority:

@@ -31,7 +31,9 @@ from enarx.steward.entries import encode_entry
 from enarx.steward.facts import check_of, facts_of_granted, facts_of_original, facts_of_result, row_of
 from enarx.steward.issued import Issued, IssuedRow
 from enarx.steward.judging import Judge, read_policy
+from enarx.steward.key_uris import KeyUri
 from enarx.steward.original import OriginalSteward
+from enarx.steward.token_key import TokenError, TokenKey, open_token_key
 from enarx.steward.vendors import lists_at_hand
 from enarx.wire.ear import build_ear, sign_ear_jwt
 from enarx.wire.steward import CertificateRequest, ResultRequest
@@ -214,29 +216,37 @@ class Court:
 
 
 class Certifier(NamedTuple):
-    """An authority in PEM.
+    """What an authority is made of.
 
     Args:
-        key: PKCS #8.
-        chain: certificates, the root last.
+        key: PKCS #8 in PEM, or where it is: then each process has a session of its own with the token.
+        chain: certificates in PEM, the root last.
     """
 
-    key: bytes
+    key: bytes | KeyUri
     chain: bytes
 
     @classmethod
     def of(cls, authority: Authority) -> Certifier:
         """Return what an authority is made of."""
-        return cls(write_key(authority.key), authority.chain_pem)
+        key = authority.key
+        return cls(key.uri if isinstance(key, TokenKey) else write_key(key), authority.chain_pem)
 
     def make(self) -> Authority:
         """Return the authority, without looking at it again.
 
         Raises:
             ConfigError: it is none.
+            TokenError: the token cannot be used.
         """
         chain = tuple(load_certificates(self.chain, path="the authority's certificates"))
-        return Authority(certificates=chain, key=load_authority_key(self.key, path="the authority's key"))
+        if isinstance(self.key, bytes):
+            return Authority(certificates=chain, key=load_authority_key(self.key, path="the authority's key"))
+        try:
+            return Authority(certificates=chain, key=open_token_key(self.key))
+        except EnarxError as error:
+            # It could be used when the service started, and who asks now is not who can mend it.
+            raise TokenError(str(error), hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +278,7 @@ class Recipe:
 
         Raises:
             ConfigError: a part of it is not what it should be.
+            TokenError: a token cannot be used.
         """
         policy = read_policy(
             self.policy_text, path=self.policy_name, name=self.policy_name, accepted_roots=self.accepted_roots

@@ -40,6 +40,7 @@ from enarx.steward.facts import facts_of_error
 from enarx.steward.ledger import Entry, ReplayedNonceError, encode_entry
 from enarx.steward.nonces import NONCE_LIFETIME_S, ExpiredNonceError, check_nonce, make_nonce
 from enarx.steward.rooms import BusyError, Room
+from enarx.steward.token_key import TokenError
 from enarx.wire.steward import CertificateAnswer, CertificateRequest, ChallengeAnswer, ResultRequest
 
 if TYPE_CHECKING:
@@ -383,12 +384,15 @@ class Decisions:
         """Return the list of revoked certificates, in DER.
 
         Raises:
-            PlatformError: the log cannot be read.
+            PlatformError: the log cannot be read, or the key not be used.
         """
         async with self._crl_lock:
             now = self._clock()
             if self._crl is None or not timedelta(0) <= now - self._crl[0] < CRL_AGE:
-                made = await self._listing.run(lambda: self._make_crl(now))
+                try:
+                    made = await self._listing.run(lambda: self._make_crl(now))
+                except TokenError as error:
+                    raise self._out_of_reach(error) from error
                 self._crl = (now, made)
                 return made
             return self._crl[1]
@@ -438,6 +442,16 @@ class Decisions:
         except BusyError:
             self._metrics.turned_away.inc()
             raise
+        except TokenError as error:
+            raise self._out_of_reach(error) from error
+
+    def _out_of_reach(self, error: TokenError) -> PlatformError:
+        """Tell the operator what a token says, and return what others are told."""
+        self._log.warning("token-failed", reason=str(error))
+        return PlatformError(
+            "cannot sign now: found the authority's key out of reach, want its token",
+            hint="the Steward's operator finds the reason in its log",
+        )
 
     async def _append(self, kind: str, at: datetime, facts: dict[str, Any], *, nonce: bytes | None = None) -> Logged:
         """Add a decision to the log; when this returns it can be told."""

@@ -7,7 +7,8 @@
     policy.toml         what evidence must be; the operator's, read again on SIGHUP
     ca.key  ca.pem      the authority: its key, and its certificate with those above it, the root last
     root.pem            the authority's own certificate alone: what Keeps, and whoever asks them, are to trust
-    ca.csr              instead of both, as long as another authority has not signed it
+    ca.uri              in the place of ca.key where the key is in a token: which one, as a PKCS #11 URI
+    ca.csr              instead of the certificates, as long as another authority has not signed it
     result.key          signs attestation results, P-384
     log.key             signs checkpoints of the log, Ed25519
     nonce.key           32 bytes, with which nonces are stamped
@@ -38,6 +39,7 @@ __all__ = [
     "CONFIGURATION",
     "DATABASE",
     "KEY",
+    "KEY_URI",
     "LOG_KEY",
     "NONCE_KEY",
     "ORIGINAL_CHAIN",
@@ -49,6 +51,7 @@ __all__ = [
     "StewardFolder",
     "default_folder",
     "make_folder",
+    "require_new",
 ]
 
 CONFIGURATION = "steward.toml"
@@ -56,6 +59,7 @@ POLICY = "policy.toml"
 KEY = "ca.key"
 CHAIN = "ca.pem"
 ROOT = "root.pem"
+KEY_URI = "ca.uri"
 REQUEST = "ca.csr"
 RESULT_KEY = "result.key"
 LOG_KEY = "log.key"
@@ -79,6 +83,28 @@ def default_folder() -> str:
     return user_folder("XDG_STATE_HOME", "steward", purpose="keep the Steward's state")
 
 
+def require_new(path: str) -> None:
+    """Refuse a folder in which a Steward or anything else is already.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        UsageError: there is something.
+        PlatformError: that cannot be found out.
+    """
+    path = os.path.abspath(path)
+    try:
+        is_taken = os.path.lexists(path) and (not os.path.isdir(path) or bool(os.listdir(path)))
+    except OSError as error:
+        raise PlatformError(f"cannot make the Steward's folder: {path}: {error.strerror}") from error
+    if is_taken:
+        raise UsageError(
+            f"cannot make a Steward: {path}: found something already, want nothing or an empty folder",
+            hint="name another folder with --state; a Steward's keys are never written over",
+        )
+
+
 def make_folder(path: str, files: Mapping[str, bytes]) -> None:
     """Make the folder of a new Steward, with all of its files or not at all.
 
@@ -90,14 +116,10 @@ def make_folder(path: str, files: Mapping[str, bytes]) -> None:
         UsageError: there is something already.
         PlatformError: it cannot be made.
     """
+    require_new(path)
     path = os.path.abspath(path)
     new = f"{path}.new"
     try:
-        if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
-            raise UsageError(
-                f"cannot make a Steward: {path}: found something already, want nothing or an empty folder",
-                hint="name another folder with --state; a Steward's keys are never written over",
-            )
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         # What a killed process left there was nobody's Steward.
         shutil.rmtree(new, ignore_errors=True)

@@ -21,7 +21,6 @@ from enarx.steward import folder as files
 from enarx.steward.authority import (
     Authority,
     install_chain,
-    load_authority,
     load_authority_key,
     make_authority,
     make_key,
@@ -29,9 +28,11 @@ from enarx.steward.authority import (
     write_key,
 )
 from enarx.steward.configuration import configuration_text
-from enarx.steward.folder import StewardFolder, make_folder
+from enarx.steward.folder import StewardFolder, make_folder, require_new
+from enarx.steward.key_uris import KeyUri, decode_key_uri
 from enarx.steward.log import LogSigner
 from enarx.steward.nonces import NONCE_KEY_BYTES
+from enarx.steward.token_key import make_token_key, open_token_key
 from enarx.verifier.policy_toml import decode_policy
 
 __all__ = ["StewardKeys", "database_url", "found", "install", "load_keys", "load_log_signer"]
@@ -65,7 +66,8 @@ def found(
     policy: bytes | None = None,
     policy_path: str = files.POLICY,
     is_intermediate: bool = False,
-) -> None:
+    key_uri: KeyUri | None = None,
+) -> bool:
     """Make a Steward: its folder, its keys, and a configuration that grants nothing.
 
     Args:
@@ -76,21 +78,27 @@ def found(
         policy: the operator's, or None where there is none yet.
         policy_path: where it comes from, for messages.
         is_intermediate: whether another authority is to sign its own: then there is a request instead of a root.
+        key_uri: of the authority's key in a token, made there if there is none; None is a key in a file.
+
+    Returns:
+        Whether the authority's key was made, and not one that the token had already.
 
     Raises:
-        UsageError: there is something already.
-        ConfigError: a name cannot be one, or the policy is none.
-        PlatformError: the folder cannot be made.
+        UsageError: there is something already, or the token's PIN is not the one.
+        ConfigError: a name cannot be one, or the policy is none, or what is in the token is no key for this.
+        PlatformError: the folder cannot be made, or the token not be used.
     """
     configuration = configuration_text(name, trust_domain)
     if policy is not None:
         # As it will be read: a policy that cannot be used is found now.
         decode_policy(expand_policy(policy, path=policy_path)[0], path=policy_path)
-    key = make_key()
+    # Before a token has a key that belongs to no Steward.
+    require_new(path)
+    key, is_new = (make_key(), True) if key_uri is None else make_token_key(key_uri)
     original = make_authority(name, at, purpose="original Steward")
     contents = {
         files.CONFIGURATION: configuration.encode(),
-        files.KEY: write_key(key),
+        **({files.KEY: write_key(key)} if key_uri is None else {files.KEY_URI: key_uri.text().encode()}),
         files.RESULT_KEY: write_key(make_key()),
         files.LOG_KEY: ed25519.Ed25519PrivateKey.generate().private_bytes(
             Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
@@ -106,6 +114,7 @@ def found(
     if policy is not None:
         contents[files.POLICY] = policy
     make_folder(path, contents)
+    return is_new
 
 
 def install(path: str, chain: bytes, *, chain_path: str, at: datetime) -> None:
@@ -124,8 +133,7 @@ def install(path: str, chain: bytes, *, chain_path: str, at: datetime) -> None:
         PlatformError: the folder cannot be used.
     """
     with StewardFolder(path) as folder:
-        key = load_authority_key(folder.read(files.KEY), path=folder.file(files.KEY))
-        authority = install_chain(key, chain, path=chain_path, at=at)
+        authority = install_chain(_load_key(folder), chain, path=chain_path, at=at)
         for name, pem in _certificates(authority).items():
             folder.write(name, pem)
         folder.remove(files.REQUEST)
@@ -158,9 +166,9 @@ def load_keys(folder: StewardFolder, *, name: str, at: datetime) -> StewardKeys:
             path=folder.file(files.NONCE_KEY),
         )
     return StewardKeys(
-        authority=_load_authority(folder, files.KEY, files.CHAIN, at),
-        original=_load_authority(folder, files.ORIGINAL_KEY, files.ORIGINAL_CHAIN, at),
-        result_key=load_authority_key(folder.read(files.RESULT_KEY), path=folder.file(files.RESULT_KEY)),
+        authority=_load_authority(folder, _load_key(folder), files.CHAIN, at),
+        original=_load_authority(folder, _read_key(folder, files.ORIGINAL_KEY), files.ORIGINAL_CHAIN, at),
+        result_key=_read_key(folder, files.RESULT_KEY),
         log_signer=load_log_signer(folder, name=name),
         nonce_key=nonce_key,
     )
@@ -195,11 +203,21 @@ def _certificates(authority: Authority) -> dict[str, bytes]:
     return {files.CHAIN: authority.chain_pem, files.ROOT: authority.certificate.public_bytes(Encoding.PEM)}
 
 
-def _load_authority(folder: StewardFolder, key: str, chain: str, at: datetime) -> Authority:
-    return load_authority(
-        folder.read(key),
-        folder.read(chain),
-        key_path=folder.file(key),
-        chain_path=folder.file(chain),
-        at=at,
-    )
+def _load_authority(folder: StewardFolder, key: ec.EllipticCurvePrivateKey, chain: str, at: datetime) -> Authority:
+    return install_chain(key, folder.read(chain), path=folder.file(chain), at=at)
+
+
+def _load_key(folder: StewardFolder) -> ec.EllipticCurvePrivateKey:
+    """Return the authority's key, which is in a file or in a token."""
+    if not folder.has(files.KEY_URI):
+        return _read_key(folder, files.KEY)
+    path = folder.file(files.KEY_URI)
+    if folder.has(files.KEY):
+        raise ConfigError(
+            f"cannot use the authority's key: {path}: found {files.KEY} beside it, want one of them", path=path
+        )
+    return open_token_key(decode_key_uri(folder.read(files.KEY_URI).decode("utf-8", "replace").strip(), path=path))
+
+
+def _read_key(folder: StewardFolder, name: str) -> ec.EllipticCurvePrivateKey:
+    return load_authority_key(folder.read(name), path=folder.file(name))

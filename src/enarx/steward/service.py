@@ -25,6 +25,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from enarx.crypto.x509 import Credential
 from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context, require_both
 from enarx.serving.logs import Log
@@ -245,10 +246,10 @@ class _Service:
     def _make_context(self) -> ssl.SSLContext:
         if self._options.tls_certificate is not None and self._options.tls_key is not None:
             return make_context(self._options.tls_certificate, self._options.tls_key, None)
-        with self._own_certificate() as (certificate, key):
+        with _files(self._certify_own()) as (certificate, key):
             return make_context(certificate, key, None)
 
-    def _renew_certificate(self, *, is_asked: bool) -> None:
+    async def _renew_certificate(self, *, is_asked: bool) -> None:
         """Use the files of the operator again where he asks for it, or another certificate of ours where it is time."""
         if self._context is None:
             return
@@ -257,19 +258,15 @@ class _Service:
                 make_context(self._options.tls_certificate, self._options.tls_key, None)
                 self._context.load_cert_chain(self._options.tls_certificate, self._options.tls_key)
         elif self._certified_at is None or not timedelta(0) <= self._clock() - self._certified_at < TLS_AGE:
-            with self._own_certificate() as (certificate, key):
+            # A token that signs it may take its time.
+            with _files(await asyncio.to_thread(self._certify_own)) as (certificate, key):
                 self._context.load_cert_chain(certificate, key)
 
-    @contextlib.contextmanager
-    def _own_certificate(self) -> Iterator[tuple[str, str]]:
-        """Give paths of a new certificate and its key, in memory; OpenSSL reads files only."""
+    def _certify_own(self) -> Credential:
         now = self._clock()
         made = self._keys.authority.server_credential(self._loaded.configuration.name, at=now)
-        chain = b"".join(each.public_bytes(Encoding.PEM) for each in made.chain)
-        key = made.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        with _memory("certificate", chain) as certificate_path, _memory("key", key) as key_path:
-            yield certificate_path, key_path
         self._certified_at = now
+        return made
 
     # --- What has to be done now and then
 
@@ -289,7 +286,7 @@ class _Service:
             if now() >= review_at:
                 is_reviewed = await self._try("not-reviewed", decisions.review())
                 review_at = now() + (REVIEW_S if is_reviewed else RETRY_S)
-            is_renewed = await self._try("tls-certificate-not-renewed", self._renew_soon(is_asked=is_asked))
+            is_renewed = await self._try("tls-certificate-not-renewed", self._renew_certificate(is_asked=is_asked))
             is_asked = is_asked and not is_renewed
             pause_s = min(review_at - now(), REVIEW_S if is_changed and is_renewed else RETRY_S)
             with contextlib.suppress(TimeoutError):
@@ -303,9 +300,6 @@ class _Service:
             self._log.warning(event, reason=str(error))
             return False
         return True
-
-    async def _renew_soon(self, *, is_asked: bool) -> None:
-        self._renew_certificate(is_asked=is_asked)
 
     async def _load_again(self, decisions: Decisions) -> None:
         try:
@@ -333,6 +327,15 @@ class _Service:
                 f"cannot change the name: found {configuration.name}, want {name}, which its log and its authority have"
             )
         return load_rules(self._folder, self._options.sources, configuration, self._keys, self._fetch)
+
+
+@contextlib.contextmanager
+def _files(made: Credential) -> Iterator[tuple[str, str]]:
+    """Give paths of a certificate and its key, in memory; OpenSSL reads files only."""
+    chain = b"".join(each.public_bytes(Encoding.PEM) for each in made.chain)
+    key = made.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with _memory("certificate", chain) as certificate_path, _memory("key", key) as key_path:
+        yield certificate_path, key_path
 
 
 @contextlib.contextmanager

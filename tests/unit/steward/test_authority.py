@@ -15,7 +15,6 @@ from enarx.crypto.x509 import make_self_signed
 from enarx.errors import ConfigError, VerificationError
 from enarx.steward.authority import (
     install_chain,
-    load_authority,
     load_authority_key,
     make_authority,
     make_key,
@@ -32,13 +31,8 @@ CA = x509.BasicConstraints(ca=True, path_length=None)
 
 
 def load(made, *, key=None, chain=None, at=AT):
-    return load_authority(
-        write_key(made.key) if key is None else key,
-        made.chain_pem if chain is None else chain,
-        key_path="ca.key",
-        chain_path="ca.pem",
-        at=at,
-    )
+    key = load_authority_key(write_key(made.key) if key is None else key, path="ca.key")
+    return install_chain(key, made.chain_pem if chain is None else chain, path="ca.pem", at=at)
 
 
 class TestRoot:

@@ -70,20 +70,23 @@ class Service:
                     continue
         return x509.load_der_x509_certificate(near.getpeercert(binary_form=True)).serial_number
 
+    def renew(self, *, is_asked):
+        asyncio.run(self.service._renew_certificate(is_asked=is_asked))
+
 
 def test_its_own_certificate_is_another_one_after_a_day(state):
     steward = Service(state)
     first = steward.serial()
     steward.now = AT + timedelta(hours=23)
-    steward.service._renew_certificate(is_asked=True)
+    steward.renew(is_asked=True)
     assert steward.serial() == first
     steward.now = AT + timedelta(hours=25)
-    steward.service._renew_certificate(is_asked=False)
+    steward.renew(is_asked=False)
     second = steward.serial()
     assert second != first
     # A clock that was set back is no reason to wait.
     steward.now = AT
-    steward.service._renew_certificate(is_asked=False)
+    steward.renew(is_asked=False)
     assert steward.serial() != second
 
 
@@ -94,14 +97,14 @@ def test_the_operators_certificate_is_read_again_when_he_asks(state, tmp_path):
     first = steward.serial()
     authority.issue(NAME, NAME)
     steward.now = AT + timedelta(days=9)
-    steward.service._renew_certificate(is_asked=False)
+    steward.renew(is_asked=False)
     assert steward.serial() == first
-    steward.service._renew_certificate(is_asked=True)
+    steward.renew(is_asked=True)
     second = steward.serial()
     assert second != first
     pair.key.write_text("nothing")
     with pytest.raises(UsageError):
-        steward.service._renew_certificate(is_asked=True)
+        steward.renew(is_asked=True)
     assert steward.serial() == second
 
 
