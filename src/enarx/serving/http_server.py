@@ -43,10 +43,30 @@ PING_INTERVAL_S = 20.0
 
 _WRITE_BUFFER_BYTES = 1 << 20
 _JOINED_BYTES = 64 << 10
+_READ_BYTES = 256 << 10
 
 
-class _Http(HttpToolsProtocol):
-    """HTTP with a limit on headers in time and size, which knows the client's certificate."""
+class _Http(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """HTTP with a limit on headers in time and size, which knows the client's certificate.
+
+    Args:
+        buffer: what is read into, by one connection after the other: what was read is parsed before anything else is read.
+        config: see `uvicorn`, as for all that follow.
+        server_state: see there.
+        app_state: see there.
+    """
+
+    def __init__(
+        self, buffer: memoryview, *, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        super().__init__(config=config, server_state=server_state, app_state=app_state)
+        self._buffer = buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._buffer[:nbytes])
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -58,10 +78,11 @@ class _Http(HttpToolsProtocol):
             self.app_state = {**self.app_state, "certificate_sha256": hashlib.sha256(certificate).digest()}
         _keep_alive(transport)
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         # What begins and ends within headers is counted; a piece in which a body ends as well is not, and pieces are small.
         was_in_head = self._is_in_head
-        super().data_received(data)
+        # The parser takes whatever has bytes.
+        super().data_received(cast("bytes", data))
         if not self._is_in_head:
             return
         if self._deadline is None:
@@ -315,6 +336,7 @@ class HttpServer:
         )
         self._config.load()
         self._server: asyncio.Server | None = None
+        self._buffer = memoryview(bytearray(_READ_BYTES))
 
     async def start(self) -> None:
         """Accept connections from here on."""
@@ -327,7 +349,7 @@ class HttpServer:
         )
 
     def _protocol(self) -> asyncio.Protocol:
-        return _Http(config=self._config, server_state=self._state, app_state={})
+        return _Http(self._buffer, config=self._config, server_state=self._state, app_state={})
 
     async def stop(self) -> None:
         """Accept no more, let requests under way end for a while, and end every connection."""

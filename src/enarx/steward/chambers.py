@@ -173,7 +173,7 @@ class _Asked(NamedTuple):
     until: float
 
 
-class _Chamber(asyncio.Protocol):
+class _Chamber(asyncio.BufferedProtocol):
     """One process, from the side of who asks."""
 
     def __init__(self, child: subprocess.Popen[bytes], ended: Callable[[_Chamber], None]) -> None:
@@ -182,7 +182,8 @@ class _Chamber(asyncio.Protocol):
         self._rules: Rules | None = None
         self._waiting: deque[_Asked] = deque()
         self._watch: asyncio.TimerHandle | None = None
-        self._received = bytearray()
+        self._received = bytearray(_READ_BYTES)
+        self._filled = 0
         self._transport: asyncio.Transport | None = None
 
     @classmethod
@@ -262,20 +263,29 @@ class _Chamber(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
-        received = self._received
-        received += data
-        while len(received) >= _HEAD.size:
-            end = _HEAD.size + _HEAD.unpack_from(received)[0]
-            if len(received) < end:
-                return
-            answer = self._waiting.popleft().answer
-            if not answer.done():
-                try:
-                    answer.set_result(pickle.loads(received[_HEAD.size : end]))  # noqa: S301  # from a process of ours
-                except Exception as error:  # noqa: BLE001  # it is told to who asked, and the next one is read
-                    answer.set_exception(error)
-            del received[:end]
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._filled == len(self._received):
+            self._received += bytes(len(self._received))
+        return memoryview(self._received)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        at = 0
+        with memoryview(self._received)[: self._filled] as received:
+            while len(received) - at >= _HEAD.size:
+                end = at + _HEAD.size + _HEAD.unpack_from(received, at)[0]
+                if len(received) < end:
+                    break
+                answer = self._waiting.popleft().answer
+                if not answer.done():
+                    try:
+                        answer.set_result(pickle.loads(received[at + _HEAD.size : end]))  # noqa: S301  # from a process of ours
+                    except Exception as error:  # noqa: BLE001  # it is told to who asked, and the next one is read
+                        answer.set_exception(error)
+                at = end
+            left = bytes(received[at:])
+        self._filled = len(left)
+        self._received[: self._filled] = left
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._child.kill()
