@@ -168,12 +168,12 @@ def algorithm_name(algorithm: int | None) -> str:
     return "none" if algorithm is None else _NAMES.get(algorithm, str(algorithm))
 
 
-def algorithm_of(key: PublicKey) -> int | None:
+def algorithm_of(key: PublicKey | PrivateKey) -> int | None:
     """Return the only algorithm that a key may be used with, None for a curve or another kind of key that has none here."""
     curve = getattr(key, "curve", None)
     if curve is None:
         # Keys come from files that people choose: an RSA key, which has no curve, may be among them whatever the type says.
-        return EDDSA if isinstance(key, ed25519.Ed25519PublicKey) else None
+        return EDDSA if isinstance(key, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey) else None
     known = _ALGORITHMS.get(curve.name)
     return known[0] if known else None
 
@@ -231,7 +231,7 @@ def sign(
     Raises:
         ValueError: the key is on another curve.
     """
-    algorithm = algorithm_of(key.public_key())
+    algorithm = algorithm_of(key)
     if algorithm is None:
         raise ValueError("found a key on another curve, want P-256, P-384, P-521 or Ed25519")
     header = encode({ALG: algorithm, **(protected or {})})

@@ -39,7 +39,9 @@ __all__ = [
     "KeepKey",
     "Wanted",
     "authority_key",
+    "encode_key",
     "keep_builder",
+    "key_identifier",
     "key_usage",
     "original_builder",
     "require_key",
@@ -70,6 +72,7 @@ class Wanted:
 
     Args:
         key: of the Keep.
+        spki: its SubjectPublicKeyInfo in DER.
         package: SHA-256 of the manifest.
         identity: the record in CBOR.
         result: an EAR as CWT.
@@ -82,6 +85,7 @@ class Wanted:
     """
 
     key: KeepKey
+    spki: bytes
     package: bytes
     identity: bytes
     result: bytes
@@ -138,7 +142,23 @@ def require_key(key: object) -> KeepKey:
 
 def spki_of(key: KeepKey) -> bytes:
     """Return the 48 bytes that stand for a key: SHA-384 of its SubjectPublicKeyInfo."""
-    return sha384(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    return sha384(encode_key(key)).digest()
+
+
+def encode_key(key: KeepKey) -> bytes:
+    """Return a key's SubjectPublicKeyInfo in DER."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def key_identifier(spki: bytes) -> bytes:
+    """Return by what a certificate's key is known in it: the first 20 bytes of what stands for it in the log.
+
+    Args:
+        spki: its SubjectPublicKeyInfo in DER.
+
+    Source: RFC 5280 section 4.2.1.2; RFC 7093 section 2, method 4.
+    """
+    return sha384(spki).digest()[:20]
 
 
 def spiffe_id(trust_domain: str, package: bytes) -> str:
@@ -161,7 +181,7 @@ def keep_builder(wanted: Wanted, issuer: x509.Certificate, *, at: datetime) -> x
     ends = [at + wanted.lifetime, *([] if wanted.valid_until is None else [wanted.valid_until])]
     extension = encode_keep_extension(KeepCertificate(wanted.identity, wanted.result))
     subject = _subject(f"keep {wanted.package.hex()[:16]}", is_emulated=wanted.is_emulated)
-    builder = _builder(subject, wanted.key, issuer, at=at, until=min(ends), both_ends=True)
+    builder = _builder(subject, wanted.key, wanted.spki, issuer, at=at, until=min(ends), both_ends=True)
     builder = builder.add_extension(_alternative_names(wanted.dns, wanted.spiffe), critical=False)
     if wanted.crl_url is not None:
         point = x509.DistributionPoint([x509.UniformResourceIdentifier(wanted.crl_url)], None, None, None)
@@ -186,7 +206,7 @@ def original_builder(
     """
     subject = _subject("a key in a TEE, of no known workload", is_emulated=is_emulated)
     ends = [at + ORIGINAL_LIFETIME, *([] if valid_until is None else [valid_until])]
-    return _builder(subject, key, issuer, at=at, until=min(ends), both_ends=True)
+    return _builder(subject, key, encode_key(key), issuer, at=at, until=min(ends), both_ends=True)
 
 
 def server_builder(name: str, key: KeepKey, issuer: x509.Certificate, *, at: datetime) -> x509.CertificateBuilder:
@@ -206,7 +226,7 @@ def server_builder(name: str, key: KeepKey, issuer: x509.Certificate, *, at: dat
     except ValueError:
         alternative = x509.DNSName(name)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "enarx Steward")])
-    builder = _builder(subject, key, issuer, at=at, until=at + SERVER_LIFETIME, both_ends=False)
+    builder = _builder(subject, key, encode_key(key), issuer, at=at, until=at + SERVER_LIFETIME, both_ends=False)
     return builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
 
 
@@ -237,7 +257,14 @@ def key_usage(*, is_authority: bool) -> x509.KeyUsage:
 
 
 def _builder(
-    subject: x509.Name, key: KeepKey, issuer: x509.Certificate, *, at: datetime, until: datetime, both_ends: bool
+    subject: x509.Name,
+    key: KeepKey,
+    spki: bytes,
+    issuer: x509.Certificate,
+    *,
+    at: datetime,
+    until: datetime,
+    both_ends: bool,
 ) -> x509.CertificateBuilder:
     until = min(until, issuer.not_valid_after_utc).replace(microsecond=0)
     if until - at < MIN_LEFT:
@@ -253,7 +280,7 @@ def _builder(
         .serial_number(serial_number(at))
         .not_valid_before((at - BACKDATED).replace(microsecond=0))
         .not_valid_after(until)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier(key_identifier(spki)), critical=False)
     )
 
 

@@ -27,7 +27,7 @@ from enarx.errors import EnarxError, EndorsementError, UsageError
 from enarx.rats import Verdict
 from enarx.steward.authority import Authority, load_authority_key, write_key
 from enarx.steward.configuration import Configuration
-from enarx.steward.entries import encode_entry
+from enarx.steward.entries import as_ms, as_time, encode_entry
 from enarx.steward.facts import check_of, facts_of_granted, facts_of_original, facts_of_result, row_of
 from enarx.steward.issued import Issued, IssuedRow
 from enarx.steward.judging import Judge, read_policy
@@ -38,24 +38,84 @@ from enarx.steward.vendors import lists_at_hand
 from enarx.wire.ear import build_ear, sign_ear_jwt
 from enarx.wire.steward import CertificateRequest, ResultRequest
 
-__all__ = ["Appraised", "Bench", "Certified", "Certifier", "Court", "OriginalCertified", "Recipe", "Rules"]
+__all__ = [
+    "Appraised",
+    "Bench",
+    "Certified",
+    "Certifier",
+    "Certifying",
+    "Court",
+    "OriginalCertified",
+    "Recipe",
+    "Rules",
+]
 
 _LEAST_NONCE_BYTES = 8  # of a nonce in an EAR
 _T = TypeVar("_T")
 
 
 class Certified(NamedTuple):
-    """A certificate that may be told once it is in the log.
+    """A certificate that may be told once it is in the log; of what its Keep showed, nothing is in it.
 
     Args:
         certificate: in DER.
-        row: what is kept of it.
         body: of its entry.
+        serial: of the certificate.
+        not_after_ms: when it ends, in milliseconds since 1970.
+        spki: SubjectPublicKeyInfo in DER.
+        report_data: what the evidence is over.
     """
 
     certificate: bytes
-    row: IssuedRow
     body: bytes
+    serial: int
+    not_after_ms: int
+    spki: bytes
+    report_data: bytes
+
+    def row(self, request: CertificateRequest) -> IssuedRow:
+        """Return what has to be kept of it.
+
+        Args:
+            request: that it was given for.
+        """
+        return IssuedRow(
+            serial=self.serial,
+            not_after=as_time(self.not_after_ms),
+            evidence=request.evidence,
+            endorsements=request.endorsements,
+            receipt=request.receipt,
+            spki=self.spki,
+            report_data=self.report_data,
+        )
+
+
+class Certifying:
+    """What has a court certify a Keep. It is small and quick to pickle, as is what it returns.
+
+    Args:
+        request: whose nonce was found to be ours.
+        now: aware; a court judges by its milliseconds.
+    """
+
+    __slots__ = ("_now_ms", "_request")
+
+    def __init__(self, request: CertificateRequest, now: datetime) -> None:
+        self._request = request
+        self._now_ms = as_ms(now)
+
+    def __call__(self, court: Court) -> Certified:
+        """Certify; see `Court.certify`."""
+        return court.certify(self._request, as_time(self._now_ms))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _certifying, (*self._request, self._now_ms)
+
+
+def _certifying(*sent: Any) -> Certifying:
+    made = Certifying.__new__(Certifying)
+    made._request, made._now_ms = CertificateRequest(*sent[:-1]), sent[-1]
+    return made
 
 
 class Appraised(NamedTuple):
@@ -120,7 +180,14 @@ class Court:
         row = row_of(granted, certificate, request)
         facts = {**facts_of_granted(granted, certificate), "kept_sha256": row.kept_sha256}
         body = self._entry("certificate", now, request.evidence, nonce=request.nonce, **facts)
-        return Certified(facts["certificate"], row, body)
+        return Certified(
+            certificate=facts["certificate"],
+            body=body,
+            serial=row.serial,
+            not_after_ms=as_ms(row.not_after),
+            spki=row.spki,
+            report_data=row.report_data,
+        )
 
     def appraise(self, request: ResultRequest, now: datetime) -> Appraised:
         """Judge anybody's evidence, and sign what comes of it.

@@ -35,7 +35,7 @@ from enarx.errors import (
     PlatformError,
     VerificationError,
 )
-from enarx.steward.court import Court
+from enarx.steward.court import Certifying, Court
 from enarx.steward.facts import facts_of_error
 from enarx.steward.ledger import Entry, ReplayedNonceError, encode_entry
 from enarx.steward.nonces import NONCE_LIFETIME_S, ExpiredNonceError, check_nonce, make_nonce
@@ -184,7 +184,7 @@ class Decisions:
         while True:
             rules = self._rules
             try:
-                made = await self._judged(rules, partial(Court.certify, request=request, now=now))
+                made = await self._judged(rules, Certifying(request, now))
             except (DecodeError, VerificationError, AppraisalError, EndorsementError) as error:
                 facts = {
                     "policy_sha256": rules.court.policy_sha256,
@@ -195,10 +195,11 @@ class Decisions:
                 raise
             if rules is self._rules:
                 break
+        row = made.row(request)
         with self._committing():
             # A court makes both of the same facts, in a process of its own: there is time for it.
-            logged = await self._add(Entry("certificate", now, request.nonce, made.body, made.row), is_one_story=True)
-        serial, not_after = made.row.serial, made.row.not_after
+            logged = await self._add(Entry("certificate", now, request.nonce, made.body, row), is_one_story=True)
+        serial, not_after = row.serial, row.not_after
         self._in_force[serial] = not_after
         self._log.info("certificate", serial=f"{serial:x}", entry=logged.index)
         return CertificateAnswer(

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from enarx.errors import AppraisalError, DecodeError, EnarxError, EndorsementError, VerificationError
 from enarx.rats import AttestationResult, Verdict
@@ -59,7 +59,7 @@ def row_of(granted: Granted, certificate: x509.Certificate, request: Certificate
         evidence=request.evidence,
         endorsements=request.endorsements,
         receipt=request.receipt,
-        spki=granted.wanted.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        spki=granted.wanted.spki,
         report_data=granted.report_data,
     )
 

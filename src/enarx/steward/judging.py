@@ -37,7 +37,7 @@ from enarx.crypto.certificates import extension_of, load_certificate_untrusted
 from enarx.errors import AppraisalError, ConfigError, EndorsementError, VerificationError
 from enarx.image.policies import expand_policy
 from enarx.rats import AppraisalPolicy, AttestationResult, Endorsements, Evidence, Outcome, Verdict
-from enarx.steward.certificates import Wanted, require_request, spiffe_id, spki_of
+from enarx.steward.certificates import Wanted, encode_key, require_request, spiffe_id
 from enarx.steward.configuration import Configuration, names_for
 from enarx.steward.vendors import Fetch
 from enarx.verifier import Recognised, TrustCache, recognise, verify_evidence
@@ -223,7 +223,8 @@ class Judge:
         key = require_request(request.csr)
         receipt = decode_without_evidence_untrusted(request.receipt)
         identity = decode_identity_untrusted(receipt.identity)
-        spki = spki_of(key)
+        encoded = encode_key(key)
+        spki = sha384(encoded).digest()
         self._require_root(request.root)
         report_data = identity_report_data(request.nonce, spki, receipt.identity, self._root)
         result = self._provisioned(request.evidence, request.endorsements, request.receipt, report_data, now)
@@ -232,6 +233,7 @@ class Judge:
         names = self._names(identity)
         wanted = Wanted(
             key=key,
+            spki=encoded,
             package=identity.package,
             identity=receipt.identity,
             result=self._signed(result, request, report_data, now),
@@ -416,7 +418,8 @@ def judge_recognised(
 def _require_binding(result: AttestationResult) -> None:
     """Refuse evidence of a kind that says nothing of what it is over; there is none yet."""
     passed = Outcome.PASSED
-    for each in result.findings:
+    # It was looked for last.
+    for each in reversed(result.findings):
         if each.outcome is passed and each.check.id.endswith(BINDING):
             return
     raise VerificationError(

@@ -70,10 +70,13 @@ SUBMODULE = "cpu0"
 """What the one attester of a result is called; Trustee's name for it, so that its policies find it."""
 
 CLOCK_SKEW_S = 60
+_END_S = 1 << 34
+"""Whole seconds since 1970 are fewer."""
 _MAX_SUBMODULES = 64
 _MAX_TEXT_CHARS = 4096
 _MAX_FAILURES = 64
 _COSE_TYP = 16  # RFC 9596
+_JOSE_ALGORITHMS: Mapping[str, str] = {"secp256r1": "ES256", "secp384r1": "ES384"}
 _ATOMS = frozenset({bytes, str, int, bool, type(None)})
 
 # CWT labels: RFC 8392, RFC 9711 and the draft.
@@ -371,12 +374,15 @@ def sign_ear_jwt(ear: Ear, key: PrivateKey) -> str:
     """
     from joserfc import jws
 
-    algorithm = _jose_algorithm(key.public_key())
+    algorithm = _jose_algorithm(key)
     try:
         payload = json.dumps(ear_claims(ear), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot encode EAR: found {error}") from error
-    _read_back(lambda: _decode_json(payload))
+    try:
+        _decode_json(payload)
+    except DecodeError as error:
+        raise UsageError(f"cannot encode EAR: {error}") from error
     header = {"alg": algorithm, "typ": "eat+jwt"}
     return jws.serialize_compact(header, payload, _jwk(key), algorithms=[algorithm])
 
@@ -427,17 +433,19 @@ def sign_ear_cwt(ear: Ear, key: PrivateKey) -> bytes:
 
     Spec: RFC 8392; RFC 9052; RFC 9596 for the type in the header.
     """
-    _jose_algorithm(key.public_key())
+    _jose_algorithm(key)
     try:
-        claims = _claims(ear, _CBOR)
-        payload = encode(claims)
+        payload = encode(_claims(ear, _CBOR))
     except (TypeError, ValueError) as error:
         raise UsageError(f"cannot encode EAR: found {error}") from error
-    # There is one encoding of what is not deep, so it need not be decoded to know what whoever reads it would find.
-    if len(payload) <= MAX_ITEMS and all(_is_flat(each.verifier_claims) for each in ear.submods.values()):
-        _read_back(lambda: _Reader(_CBOR).ear(claims))
-    else:
-        _read_back(lambda: _decode_cbor(payload))
+    try:
+        # There is one encoding of what is not deep, so it need not be decoded to know what whoever reads it would find.
+        if len(payload) <= MAX_ITEMS and all(_is_flat(each.verifier_claims) for each in ear.submods.values()):
+            _require_readable(ear)
+        else:
+            _decode_cbor(payload)
+    except DecodeError as error:
+        raise UsageError(f"cannot encode EAR: {error}") from error
     return cose.sign(payload, key, protected={_COSE_TYP: MEDIA_TYPE_CWT})
 
 
@@ -476,12 +484,13 @@ def _parse_cwt(data: bytes) -> cose.Sign1:
     return message
 
 
-def _jose_algorithm(key: PublicKey) -> str:
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return "Ed25519"
+def _jose_algorithm(key: PublicKey | PrivateKey) -> str:
     # Whatever the type says: people choose the files that keys are read from.
-    name = getattr(getattr(key, "curve", None), "name", type(key).__name__)
-    algorithm = {"secp256r1": "ES256", "secp384r1": "ES384"}.get(name)
+    curve = getattr(key, "curve", None)
+    if curve is None and isinstance(key, ed25519.Ed25519PublicKey | ed25519.Ed25519PrivateKey):
+        return "Ed25519"
+    name = getattr(curve, "name", type(key).__name__)
+    algorithm = _JOSE_ALGORITHMS.get(name)
     if algorithm is None:
         raise UsageError(f"cannot use the key: found {name}, want P-256, P-384 or Ed25519")
     return algorithm
@@ -609,6 +618,36 @@ def _decode_cbor(payload: bytes) -> Ear:
     return _Reader(_CBOR).ear(decode_untrusted(payload, max_bytes=MAX_EAR_BYTES, what="EAR"))
 
 
+def _require_readable(ear: Ear) -> None:
+    """Refuse what `_Reader` refuses of the claims of an EAR, by what they are made of.
+
+    Raises:
+        DecodeError: as there.
+    """
+    _require_seconds(ear.issued_at, "iat")
+    if ear.expires_at is not None:
+        _require_seconds(ear.expires_at, "exp")
+    _text(ear.developer, "developer")
+    _text(ear.build, "build")
+    _nonce(ear.nonce)
+    submods = ear.submods
+    if not 0 < len(submods) <= _MAX_SUBMODULES:
+        raise _refusal("submods", str(len(submods)), f"1 to {_MAX_SUBMODULES}")
+    worst = Tier.NONE
+    for name, appraisal in submods.items():
+        _text(name, "submods")
+        for policy in appraisal.policy_ids:
+            _text(policy, "ear_appraisal_policy_ids")
+        _nonce(appraisal.nonce)
+        if appraisal.vector is not None:
+            for claim, value in zip(TrustVector._fields, appraisal.vector, strict=True):
+                _claim(value, claim)
+            _no_better(appraisal.status, max(map(tier_of, appraisal.vector)))
+        worst = max(worst, appraisal.status)
+    if ear.status is not None:
+        _no_better(ear.status, worst)
+
+
 class _Reader:
     """Reads claims by name or by number, and refuses those of another type."""
 
@@ -628,9 +667,8 @@ class _Reader:
         appraisals = {_text(name, "submods"): self.appraisal(value) for name, value in submods.items()}
         status = self.get(claims, "ear_status")
         tier = None if status is None else self.tier(status)
-        worst = max(appraisal.status for appraisal in appraisals.values())
-        if tier not in {None, Tier.NONE} and tier < worst:
-            raise _refusal("ear_status", _status_name(tier), f"nothing better than {_status_name(worst)}")
+        if tier is not None:
+            _no_better(tier, max(appraisal.status for appraisal in appraisals.values()))
         expires = self.get(claims, "exp")
         return Ear(
             issued_at=_time(self.get(claims, "iat"), "iat"),
@@ -646,10 +684,8 @@ class _Reader:
         claims = _map(value, "submods")
         tier = self.tier(self.get(claims, "ear_status"))
         vector = self.vector(claims)
-        if vector is not None and tier is not Tier.NONE:
-            worst = max(map(tier_of, vector))
-            if tier < worst:
-                raise _refusal("ear_status", _status_name(tier), f"nothing better than {_status_name(worst)}")
+        if vector is not None:
+            _no_better(tier, max(map(tier_of, vector)))
         policies = self.get(claims, "ear_appraisal_policy_ids")
         if policies is not None and (type(policies) is not list or not policies):
             raise _refusal("ear_appraisal_policy_ids", _short(policies), "a list of names")
@@ -670,11 +706,8 @@ class _Reader:
         values: dict[str, int] = {}
         for label, name in zip(self.form.vector, TrustVector._fields, strict=True):
             value = found.get(label)
-            if value is None:
-                continue
-            if type(value) is not int or not -128 <= value <= 127:
-                raise _refusal(f"ear_trustworthiness_vector: {name}", _short(value), "-128 to 127")
-            values[name] = value
+            if value is not None:
+                values[name] = _claim(value, name)
         return TrustVector(**values)
 
     def tier(self, value: Any) -> Tier:
@@ -686,13 +719,9 @@ class _Reader:
 
     def nonce(self, claims: Mapping[Any, Any]) -> bytes | None:
         value = self.get(claims, "eat_nonce")
-        if value is None:
-            return None
-        if self.form.is_json:
-            value = _decode_base64url(value.encode("utf-8", "replace"), "eat_nonce") if type(value) is str else None
-        if type(value) is not bytes or not 8 <= len(value) <= 64:
-            raise _refusal("eat_nonce", _short(value), "8 to 64 bytes")
-        return value
+        if value is not None and self.form.is_json:
+            value = _decode_base64url(value.encode("utf-8", "replace"), "eat_nonce") if type(value) is str else b""
+        return _nonce(value)
 
     def get(self, claims: Mapping[Any, Any], name: str) -> Any:
         return claims.get(self.labels[name])
@@ -711,9 +740,31 @@ def _text(value: Any, where: str) -> str:
 
 
 def _time(value: Any, where: str) -> datetime:
-    if type(value) is not int or not 0 <= value < 1 << 34:
+    if type(value) is not int or not 0 <= value < _END_S:
         raise _refusal(where, _short(value), "whole seconds since 1970")
     return datetime.fromtimestamp(value, UTC)
+
+
+def _require_seconds(at: datetime, where: str) -> None:
+    if not 0 <= int(at.timestamp()) < _END_S:
+        raise _refusal(where, at.isoformat(), "whole seconds since 1970")
+
+
+def _nonce(value: Any) -> bytes | None:
+    if value is not None and (type(value) is not bytes or not 8 <= len(value) <= 64):
+        raise _refusal("eat_nonce", _short(value), "8 to 64 bytes")
+    return value
+
+
+def _claim(value: Any, name: str) -> int:
+    if type(value) is not int or not -128 <= value <= 127:
+        raise _refusal(f"ear_trustworthiness_vector: {name}", _short(value), "-128 to 127")
+    return value
+
+
+def _no_better(status: Tier, worst: Tier) -> None:
+    if status is not Tier.NONE and status < worst:
+        raise _refusal("ear_status", _status_name(status), f"nothing better than {_status_name(worst)}")
 
 
 def _status_name(tier: Tier | None) -> str:
@@ -741,13 +792,6 @@ def _is_flat(claims: Mapping[str, Any]) -> bool:
         type(value) in _ATOMS or (type(value) is list and _ATOMS.issuperset(map(type, value)))
         for value in claims.values()
     )
-
-
-def _read_back(decode: Any) -> None:
-    try:
-        decode()
-    except DecodeError as error:
-        raise UsageError(f"cannot encode EAR: {error}") from error
 
 
 def _short(value: Any) -> str:

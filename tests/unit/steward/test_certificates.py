@@ -17,13 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from enarx.errors import EndorsementError
-from enarx.steward.certificates import EMULATED, Wanted, serial_number, spiffe_id
+from enarx.steward.certificates import EMULATED, Wanted, encode_key, serial_number, spiffe_id, spki_of
 from enarx.wire.keep_certificate import decode_keep_certificate_untrusted
 from enarx.wire.release import encode_identity
 from tests.unit.steward import keeps as k
 
 WANTED = Wanted(
     key=k.KEY.public_key(),
+    spki=encode_key(k.KEY.public_key()),
     package=k.PACKAGE,
     identity=encode_identity(k.IDENTITY),
     result=b"ear",
@@ -73,7 +74,7 @@ def test_has_the_profile():
     (point,) = value(certificate, x509.CRLDistributionPoints)[0]
     assert [each.value for each in point.full_name] == ["http://steward.example.com/v1/crl"]
     own = value(certificate, x509.SubjectKeyIdentifier)[0].digest
-    assert own == x509.SubjectKeyIdentifier.from_public_key(k.KEY.public_key()).digest
+    assert own == spki_of(k.KEY.public_key())[:20]
     above = value(k.authority().certificate, x509.SubjectKeyIdentifier)[0].digest
     assert value(certificate, x509.AuthorityKeyIdentifier)[0].key_identifier == above
     assert certificate.signature_hash_algorithm.name == "sha384"

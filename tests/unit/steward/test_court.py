@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 
 import pytest
@@ -12,8 +13,8 @@ from cryptography import x509
 
 from enarx.errors import AppraisalError, UsageError
 from enarx.rats import Verdict
-from enarx.steward.court import Court
-from enarx.steward.entries import decode_entry_untrusted
+from enarx.steward.court import Certifying, Court
+from enarx.steward.entries import as_ms, decode_entry_untrusted
 from enarx.steward.issued import Issued
 from enarx.wire.ear import verify_ear_jwt
 from enarx.wire.steward import ResultRequest
@@ -35,14 +36,25 @@ def test_a_court_that_was_made_of_a_recipe_certifies_as_its_own_does(rules, is_s
     court = _sent(rules.recipe).make() if is_sent else rules.court
     request = make_request()
     made = _sent(court.certify(request, AT))
-    x509.load_der_x509_certificate(made.certificate).verify_directly_issued_by(authority().certificate)
+    decoded = x509.load_der_x509_certificate(made.certificate)
+    decoded.verify_directly_issued_by(authority().certificate)
     facts = decode_entry_untrusted(made.body)
     assert (facts.kind, facts.nonce, facts.verdict) == ("certificate", request.nonce, "accepted")
-    assert (facts.certificate, facts.serial) == (made.certificate, made.row.serial)
+    assert (facts.certificate, facts.serial) == (made.certificate, made.serial)
     assert facts.policy_sha256 == policy().sha256
     assert facts.evidence_sha256 == sha256(request.evidence).digest()
-    assert facts.kept_sha256 == made.row.kept_sha256
-    assert (made.row.evidence, made.row.receipt) == (request.evidence, request.receipt)
+    row = made.row(request)
+    assert (facts.kept_sha256, facts.serial) == (row.kept_sha256, row.serial)
+    assert (row.evidence, row.receipt) == (request.evidence, request.receipt)
+    assert row.not_after == decoded.not_valid_after_utc
+
+
+def test_what_is_to_be_certified_is_the_same_in_another_process(rules):
+    now = AT + timedelta(microseconds=1_234_567)
+    sent = _sent(Certifying(make_request(), now))
+    body = sent(rules.court).body
+    assert decode_entry_untrusted(body).time_ms == as_ms(now)
+    assert sent(rules.court).certificate != sent(rules.court).certificate
 
 
 def test_a_recipe_shows_no_key(rules):
@@ -66,17 +78,19 @@ def test_a_result_is_signed_whatever_the_verdict(rules):
     (appraisal,) = verify_ear_jwt(made.token, [RESULT_KEY.public_key()], at=AT).submods.values()
     assert appraisal.verifier_claims["enarx_verdict"] == str(Verdict.NOT_AUTHENTIC)
     assert decode_entry_untrusted(made.body).verdict == str(Verdict.NOT_AUTHENTIC)
-    own = rules.court.certify(request, AT).row.report_data
+    own = rules.court.certify(request, AT).report_data
     missing = rules.court.appraise(ResultRequest(request.evidence, (), own), AT)
     assert missing.is_undecided
 
 
 def test_what_was_certified_is_revoked_for_a_reason(rules):
-    made = rules.court.certify(make_request(), AT)
-    issued = Issued(made.row, made.certificate)
+    request = make_request()
+    made = rules.court.certify(request, AT)
+    row = made.row(request)
+    issued = Issued(row, made.certificate)
     assert rules.court.reason_to_revoke(issued, AT) is None
     assert "no grant" in make_rules(configuration=replace(CONFIGURATION, grants=())).court.reason_to_revoke(issued, AT)
-    without = Issued(made.row._replace(endorsements=()), made.certificate)
+    without = Issued(row._replace(endorsements=()), made.certificate)
     assert rules.court.reason_to_revoke(without, AT) == ""
 
 

@@ -24,7 +24,7 @@ from enarx.errors import (
 from enarx.serving.logs import Log
 from enarx.steward import decisions as module
 from enarx.steward.authority import make_authority
-from enarx.steward.certificates import Wanted, spki_of
+from enarx.steward.certificates import Wanted, encode_key, spki_of
 from enarx.steward.court import Court, Rules
 from enarx.steward.decisions import Decisions
 from enarx.steward.entries import decode_entry_untrusted
@@ -77,6 +77,7 @@ class FakeJudge:
         result.require()
         wanted = Wanted(
             key=KEY,
+            spki=encode_key(KEY),
             package=bytes(32),
             identity=IDENTITY,
             result=b"ear",

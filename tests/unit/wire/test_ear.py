@@ -508,6 +508,55 @@ def test_does_not_sign_what_it_would_refuse(change):
             sign(replace(FULL, **change), P256)
 
 
+TEXTS = st.sampled_from(["", "a", "é" * 4096, "x" * 4097])
+FEW = st.builds(Appraisal, status=st.sampled_from(Tier))
+NONCES = st.none() | st.integers(0, 70).map(bytes)
+TIMES = st.sampled_from([0, 1, (1 << 34) - 1, 1 << 34, -1]).map(
+    lambda s: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=s)
+)
+VALUES = st.integers(-130, 130) | st.sampled_from([0, 2, 3, 32, 96, 99])
+SAID = st.builds(
+    Appraisal,
+    status=st.sampled_from(Tier),
+    vector=st.none() | st.builds(TrustVector, *[VALUES] * 8),
+    policy_ids=st.lists(TEXTS, max_size=2).map(tuple),
+    nonce=NONCES,
+    verifier_claims=st.just({}) | st.just({"x": [1, "a", True, None]}),
+)
+EARS = st.builds(
+    Ear,
+    issued_at=TIMES,
+    developer=TEXTS,
+    build=TEXTS,
+    # No more of what is long than fits: size is not what is tried here.
+    submods=st.dictionaries(TEXTS, SAID, max_size=2)
+    | st.integers(63, 66).flatmap(lambda count: FEW.map(lambda said: {str(number): said for number in range(count)})),
+    status=st.none() | st.sampled_from(Tier),
+    expires_at=st.none() | TIMES,
+    nonce=NONCES,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(EARS)
+def test_signs_what_whoever_reads_it_accepts_and_nothing_else(said):
+    def reads(form):
+        try:
+            return ear_module._Reader(form).ear(ear_module._claims(said, form))
+        except DecodeError:
+            return None
+
+    readable = reads(ear_module._CBOR)
+    assert (readable is None) == (reads(ear_module._JSON) is None)
+    for sign in (sign_ear_cwt, sign_ear_jwt):
+        if readable is None:
+            with pytest.raises(UsageError, match="cannot encode EAR"):
+                sign(said, P256)
+        else:
+            sign(said, P256)
+    assert readable is None or readable == said
+
+
 def test_does_not_sign_what_is_deeper_than_a_reader_goes():
     claims = {"x": nested(MAX_DEPTH)}
     with pytest.raises(UsageError, match="cannot encode EAR"):
