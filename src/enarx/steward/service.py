@@ -246,7 +246,8 @@ class _Service:
     def _make_context(self) -> ssl.SSLContext:
         if self._options.tls_certificate is not None and self._options.tls_key is not None:
             return make_context(self._options.tls_certificate, self._options.tls_key, None)
-        with _files(self._certify_own()) as (certificate, key):
+        self._certified_at = self._clock()
+        with _files(self._certify_own(self._certified_at)) as (certificate, key):
             return make_context(certificate, key, None)
 
     async def _renew_certificate(self, *, is_asked: bool) -> None:
@@ -259,14 +260,13 @@ class _Service:
                 self._context.load_cert_chain(self._options.tls_certificate, self._options.tls_key)
         elif self._certified_at is None or not timedelta(0) <= self._clock() - self._certified_at < TLS_AGE:
             # A token that signs it may take its time.
-            with _files(await asyncio.to_thread(self._certify_own)) as (certificate, key):
+            now = self._clock()
+            with _files(await asyncio.to_thread(self._certify_own, now)) as (certificate, key):
                 self._context.load_cert_chain(certificate, key)
+            self._certified_at = now
 
-    def _certify_own(self) -> Credential:
-        now = self._clock()
-        made = self._keys.authority.server_credential(self._loaded.configuration.name, at=now)
-        self._certified_at = now
-        return made
+    def _certify_own(self, now: datetime) -> Credential:
+        return self._keys.authority.server_credential(self._loaded.configuration.name, at=now)
 
     # --- What has to be done now and then
 

@@ -23,7 +23,7 @@ from enarx.errors import (
 )
 from enarx.serving.logs import Log
 from enarx.steward import decisions as module
-from enarx.steward.authority import make_authority
+from enarx.steward.authority import Authority, make_authority
 from enarx.steward.certificates import Wanted, encode_key, spki_of
 from enarx.steward.court import Court, Rules
 from enarx.steward.decisions import Decisions
@@ -35,6 +35,7 @@ from enarx.steward.metrics import Metrics
 from enarx.steward.nonces import ExpiredNonceError
 from enarx.steward.rooms import BusyError, Room
 from enarx.steward.store import InForce, Unfit
+from enarx.steward.token_key import TokenError
 from enarx.wire.ear import verify_ear_jwt
 from enarx.wire.release import Identity, encode_identity
 from enarx.wire.steward import CertificateRequest, ResultRequest
@@ -563,6 +564,27 @@ def test_a_review_waits_for_what_is_on_its_way_into_the_log():
         steward.ledger.gate.set()
         await task
         assert await review == 1
+
+    run(scenario)
+
+
+TOKEN_SAYS = "cannot use the key ca in token steward: /opt/hsm.so: found DeviceRemoved, want a token that signs with it"
+
+
+@pytest.mark.parametrize("what", ["certificate", "list"])
+def test_where_a_key_is_and_what_its_token_says_is_for_the_operator_alone(what, monkeypatch):
+    async def scenario(steward):
+        def refuse(*_, **__):
+            raise TokenError(TOKEN_SAYS, hint="pkcs11-tool")
+
+        monkeypatch.setattr(Authority, "issue" if what == "certificate" else "crl", refuse)
+        with pytest.raises(PlatformError, match="found the authority's key out of reach") as failed:
+            await (steward.certify() if what == "certificate" else steward.decisions.crl())
+        said = str(failed.value) + str(failed.value.hint)
+        assert not any(word in said for word in ("ca in token", "/opt/hsm.so", "DeviceRemoved", "pkcs11-tool"))
+        assert ("token-failed", {"reason": TOKEN_SAYS}) in steward.log.events
+        # It was no decision: the nonce can be used again, once the token is back.
+        assert steward.ledger.facts() == []
 
     run(scenario)
 
