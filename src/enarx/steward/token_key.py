@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from enarx.errors import ConfigError, EnarxError, PlatformError, UsageError
+from enarx.errors import ConfigError, PlatformError, UsageError
 from enarx.user_files import read_key_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ _caller = ThreadPoolExecutor(1, thread_name_prefix="token")
 
 class TokenError(PlatformError):
     """A token that had a key does not sign with it now. What it says of that is for the operator alone."""
+
+
+class _PinRefusedError(UsageError):
+    """A token does not take the PIN, or would lock after it."""
 
 
 def _called(uri: KeyUri, work: Callable[[], _T]) -> _T:
@@ -88,7 +92,7 @@ class TokenKey(ec.EllipticCurvePrivateKey):
         self.uri = uri
         self._opened: _Opened | None = opened
         self._public = opened.public
-        self._refused: EnarxError | None = None
+        self._refused: _PinRefusedError | None = None
 
     def __copy__(self) -> Self:
         return self
@@ -149,12 +153,12 @@ class TokenKey(ec.EllipticCurvePrivateKey):
             _module(self.uri).reinitialize()
         try:
             opened = _open(self.uri)
-        except (UsageError, ConfigError) as error:
+        except _PinRefusedError as error:
             self._refused = error
             raise
         if opened.public != self._public:
-            self._refused = ConfigError(f"cannot use the key {self.uri}: found another one than before, want that one")
-            raise self._refused
+            opened.session.close()
+            raise ConfigError(f"cannot use the key {self.uri}: found another one than before, want that one")
         return opened
 
     def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
@@ -260,6 +264,7 @@ def _generate(session: Any, uri: KeyUri) -> None:
 
 def _open(uri: KeyUri) -> _Opened:
     """Open a session with the key, and have it sign once."""
+    # First, because it says so where `pkcs11` is not installed.
     session = _connect(uri)
     from pkcs11 import ObjectClass
 
@@ -297,7 +302,7 @@ def _connect(uri: KeyUri, *, is_writing: bool = False) -> Any:
                 hint="add pin-source=file:/FILE to the key's URI",
             )
         if pin is not None and token.flags & (TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED):
-            raise UsageError(
+            raise _PinRefusedError(
                 f"cannot use the key {uri}: found that its token is locked, or will be by one wrong PIN more, want none of it",
                 hint=f"log in with a tool of the token's own, and see that {uri.pin_file} has the PIN that it takes",
             )
@@ -334,7 +339,7 @@ def _read_public(key: Any, uri: KeyUri) -> ec.EllipticCurvePublicKey:
     if key.key_type is KeyType.EC:
         try:
             public = serialization.load_der_public_key(encode_ec_public_key(key))
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             public = None
         if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, _CURVE):
             return public
@@ -365,7 +370,7 @@ def _said(uri: KeyUri) -> Iterator[None]:
     try:
         yield
     except (pkcs11.PinIncorrect, pkcs11.PinInvalid, pkcs11.PinLenRange, pkcs11.PinExpired, pkcs11.PinLocked) as error:
-        raise UsageError(
+        raise _PinRefusedError(
             f"cannot use the key {uri}: found that its token refuses the PIN ({type(error).__name__}), want the right one",
             hint=f"look at {uri.pin_file}; tokens lock after a few wrong ones",
         ) from error

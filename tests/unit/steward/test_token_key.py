@@ -89,6 +89,9 @@ class Token:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         self.closed += 1
 
     def get_objects(self, wanted):
@@ -272,6 +275,14 @@ class TestFailing:
             with pytest.raises(TokenError, match="refuses the PIN"):
                 key.sign(b"text", SIGNATURE)
         assert token.resets == 1
+
+    def test_a_pin_that_cannot_be_read_is_looked_for_again(self, key, token, uri, tmp_path):
+        token.failing = [pkcs11.DeviceRemoved()]
+        (tmp_path / "pin").rename(tmp_path / "elsewhere")
+        with pytest.raises(TokenError, match="cannot read the PIN"):
+            key.sign(b"text", SIGNATURE)
+        (tmp_path / "elsewhere").rename(tmp_path / "pin")
+        key.public_key().verify(key.sign(b"text", SIGNATURE), b"text", SIGNATURE)
 
     def test_another_key_in_its_place_is_refused(self, key, token):
         token.failing, token.objects = [pkcs11.DeviceRemoved()], []
