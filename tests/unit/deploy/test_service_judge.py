@@ -15,7 +15,7 @@ from enarx.deploy.service_judge import KeepPolicy, ServiceJudge
 from enarx.errors import AppraisalError, EndorsementError, UsageError, VerificationError
 from enarx.rats import Endorsements, Outcome, Verdict
 from enarx.steward.authority import make_authority
-from enarx.steward.certificates import Wanted, spiffe_id
+from enarx.steward.certificates import Wanted, encode_key, spiffe_id
 from enarx.testing.snp import FakeAmd
 from enarx.wire.ear import Tier
 from enarx.wire.release import encode_identity
@@ -186,6 +186,7 @@ class TestSteward:
         authority = make_authority("steward.example", AT)
         wanted = Wanted(
             key=key.public_key(),
+            spki=encode_key(key.public_key()),
             package=IDENTITY.package,
             identity=encode_identity(IDENTITY),
             result=make_ear(AT, emulated=True),
