@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from enarx.serving.logs import Log
     from enarx.steward.court import Court, Recipe, Rules
 
-__all__ = ["Chambers", "make_undumpable", "plain", "prefer_batches", "sit"]
+__all__ = ["Chambers", "make_undumpable", "plain", "sit"]
 
 START_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
@@ -67,7 +67,7 @@ sit(int(sys.argv[1]), int(sys.argv[2]))
 _HEAD = struct.Struct("=I")
 _READ_BYTES = 64 << 10
 _HELD_ANSWERS = 4
-_NICENESS = 5
+_NICENESS = 12
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
@@ -404,7 +404,7 @@ def _dump(error: BaseException | None, value: Any, seconds: float) -> bytes:
         return pickle.dumps((bug, None, seconds), pickle.HIGHEST_PROTOCOL)
 
 
-def prefer_batches() -> None:
+def _prefer_batches() -> None:
     """Have this thread wake up later and do more at once, as it can where others have much to do."""
     # A kernel that does not let it is as good, and slower.
     with contextlib.suppress(OSError):
@@ -419,9 +419,10 @@ def make_undumpable() -> None:
 def _harden(parent: int) -> None:
     make_undumpable()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # What is judged is answered and logged before the next one is judged, and nobody is interrupted for a request that has just come.
+    # What was judged is answered and logged, and what has come is handed on, before the next one is judged; but nobody is interrupted for a
+    # request that has just come.
     os.nice(_NICENESS)
-    prefer_batches()
+    _prefer_batches()
     if os.getppid() != parent:
         # It ended before the kernel was asked to tell.
         os._exit(0)

@@ -30,7 +30,7 @@ from enarx.errors import EnarxError, PlatformError, UsageError
 from enarx.serving.http_server import HttpServer, Listening, allow_many_files, bind_api, make_context, require_both
 from enarx.serving.logs import Log
 from enarx.steward.api import make_app
-from enarx.steward.chambers import Chambers, make_undumpable, prefer_batches
+from enarx.steward.chambers import Chambers, make_undumpable
 from enarx.steward.decisions import Decisions
 from enarx.steward.folder import StewardFolder
 from enarx.steward.founding import StewardKeys, database_url, load_keys
@@ -214,7 +214,6 @@ class _Service:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_THRESHOLD, 20, 20)
-            prefer_batches()
             house = asyncio.create_task(self._keep_house(decisions))
             stack.push_async_callback(_end, house)
             for root in self._loaded.shown.insecure_accepted_roots:
