@@ -104,12 +104,12 @@ def test_a_keep_that_cannot_be_asked_is_ended(host, trial, tmp_path):
 
 def test_what_still_runs_after_the_end_is_said(host, trial, tmp_path, monkeypatch):
     monkeypatch.setattr(selftest_chain, "END_S", 0.05)
-    child = subprocess.Popen([sys.executable, "-I", "-S", mark_of(ID), "-c", "import time; time.sleep(60)"])
-    try:
+    command = [sys.executable, "-I", "-S", mark_of(ID), "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        # `Popen` returns while the kernel has yet to note the command line.
+        child.stdout.readline()
         steps = chain("nil", trial, tmp_path)
-    finally:
-        child.kill()
-        child.wait()
+        child.communicate(b"\n")
     assert steps["teardown"] == (
         Outcome.FAILED,
         "cannot end the Keep: found 1 of its processes after 0.05 s, want none",
