@@ -754,15 +754,15 @@ def test_from_tls_nothing_leads_to_none(url):
 
 
 @pytest.mark.parametrize(
-    ("script", "error", "message"),
+    ("script", "limit_s", "error", "message"),
     [
-        ("exec sleep 60", ConfigError, "found nothing in time, want a password"),
-        ("echo secret", ConfigError, "found no name and password"),
-        ("echo secret >&2; exit 1", UsageError, "wants a login"),
+        ("exec sleep 60", 0.3, ConfigError, "found nothing in time, want a password"),
+        ("echo secret", 30.0, ConfigError, "found no name and password"),
+        ("echo secret >&2; exit 1", 30.0, UsageError, "wants a login"),
     ],
 )
-def test_a_credential_helper_that_fails_is_said_so(script, error, message, monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(login, "_HELPER_S", 0.3)
+def test_a_credential_helper_that_fails_is_said_so(script, limit_s, error, message, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(login, "_HELPER_S", limit_s)
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "config.json").write_text(json.dumps({"credsStore": "test"}))
     helper = tmp_path / "docker-credential-test"
