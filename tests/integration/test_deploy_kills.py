@@ -58,7 +58,7 @@ TENANT_S = 30.0
 """For a tenant to end after what it talked to has gone."""
 KEEP_S = 45.0
 """For a Keep to end that was half provisioned: it waits 30 s for the next bytes of a blob."""
-TRIES = 4
+TRIES = 8
 """At points of one step: how a stream is cut into frames is not the same each time."""
 
 _NEWS = ("accepted, because you said so", "host says that port", "the one of the receipt")
@@ -82,6 +82,7 @@ class Steps:
         self._streams: dict[int, str] = {}
         self._platforms = 0
         self._up = 0
+        self._is_accepted = False
 
     def __call__(self, piece: Piece) -> int | None:
         step = self._step(piece)
@@ -127,7 +128,9 @@ class Steps:
             return "challenge" if self._up >= 3 and piece.to_keep else "handshake"
         if self._platforms == 1:
             return "provision" if piece.to_keep else "offer"
-        return "receipt" if self.seen["receipt"] < 6 and not piece.to_keep else "running"
+        # The tenant's next word is that it has stored the receipt.
+        self._is_accepted |= kind == 2 and piece.to_keep
+        return "running" if self._is_accepted else "receipt"
 
 
 class Flow:
@@ -368,7 +371,12 @@ def settle(between, flow, victim, steps, step, known, ended):
     if has_receipt and victim != "keep" and steps.phase != "exit":
         # Between the receipt and the word that it was stored, a Keep whose tenant is lost ends.
         assert fate == "provisioned" or (fate == "gone" and step == "receipt"), f"the workload is {fate}"
-    if has_receipt and fate == "provisioned":
+    has_heard = steps.phase == "exit" and not ended.status
+    if has_receipt and fate == "provisioned" and has_heard:
+        # He told the Keep so as he left, and that was cut off. It waits for somebody, and he needs its key no more.
+        assert not (folder / "key.pem").exists()
+        assert request(between.direct, "DELETE", f"/v1/keeps/{keep['id']}")[0] == 200
+    elif has_receipt and fate == "provisioned":
         # Its tenant comes back, whatever became of its host or its connection.
         again = flow.tenant.enarx.command("keep", "attach", keep["id"], "--on", between.url)
         assert again.status == 0, again.stderr

@@ -20,7 +20,7 @@ import pytest
 from enarx.registry.encryption import LayerKeys
 from enarx.registry.layout import LayoutFolder
 from enarx.wire.oci import decode_manifest_untrusted
-from tests.between import Between
+from tests.between import Between, until
 from tests.canary import make_canary, read_all, search
 from tests.fake_registry import FakeRegistry
 from tests.integration.test_deploy import Host
@@ -190,7 +190,7 @@ def test_a_keep_takes_nothing_else_from_a_registry(enarx, registry, published, k
         ended = Host(url=between.url, enarx=enarx).deploy("--decryption-key", key, published)
         assert ended.status == status, ended.stderr
         assert word in ended.stderr
-        assert not between.keep_pids()
+        until(lambda: not between.keep_pids(), "the end of the Keep")
 
 
 def test_secrets_are_in_no_title(enarx, sealed, key):
