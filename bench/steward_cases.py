@@ -41,7 +41,7 @@ from enarx.wire.release import Identity, encode_identity
 from enarx.wire.session import Limits, Receipt, without_evidence
 
 N_CLIENTS = 32
-"""So many that somebody always waits on both cores; with 16 they have nothing to do for 2 to 3 % of the time."""
+"""So many that there is always work for both cores; with 16 they are idle for 2 to 3 % of their time."""
 N_BARE = 2
 """Processes, one for each core."""
 NONCE_S = 60.0

@@ -317,6 +317,8 @@ def _spawn(work: Callable[..., None], *arguments: object) -> threading.Thread:
 
 def _is_at_end(link: object) -> bool:
     """Return whether the other end of a link says nothing more."""
+    if link.closed.is_set():
+        return True
     poll = select.poll()
     poll.register(link._fd, select.POLLRDHUP)
     return bool(poll.poll(0))

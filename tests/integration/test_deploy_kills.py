@@ -82,7 +82,6 @@ class Steps:
         self._streams: dict[int, str] = {}
         self._platforms = 0
         self._up = 0
-        self._is_accepted = False
 
     def __call__(self, piece: Piece) -> int | None:
         step = self._step(piece)
@@ -129,8 +128,7 @@ class Steps:
         if self._platforms == 1:
             return "provision" if piece.to_keep else "offer"
         # The tenant's next word is that it has stored the receipt.
-        self._is_accepted |= kind == 2 and piece.to_keep
-        return "running" if self._is_accepted else "receipt"
+        return "running" if self.seen["running"] or (kind == 2 and piece.to_keep) else "receipt"
 
 
 class Flow:
@@ -372,11 +370,10 @@ def settle(between, flow, victim, steps, step, known, ended):
         # Between the receipt and the word that it was stored, a Keep whose tenant is lost ends.
         assert fate == "provisioned" or (fate == "gone" and step == "receipt"), f"the workload is {fate}"
     has_heard = steps.phase == "exit" and not ended.status
-    if has_receipt and fate == "provisioned" and has_heard:
-        # He told the Keep so as he left, and that was cut off. It waits for somebody, and he needs its key no more.
+    if has_heard:
+        # He needs the key no more. He told the Keep so as he left; where that was cut off, it still waits for somebody.
         assert not (folder / "key.pem").exists()
-        assert request(between.direct, "DELETE", f"/v1/keeps/{keep['id']}")[0] == 200
-    elif has_receipt and fate == "provisioned":
+    if has_receipt and fate == "provisioned" and not has_heard:
         # Its tenant comes back, whatever became of its host or its connection.
         again = flow.tenant.enarx.command("keep", "attach", keep["id"], "--on", between.url)
         assert again.status == 0, again.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 from enarx.host.process_facts import boot_id, find_marked, has_ended, open_process, start_ticks, usage_of
 
@@ -27,11 +26,10 @@ def test_holds_on_to_a_process_until_it_has_ended():
 
 
 def test_finds_processes_by_an_argument():
-    with subprocess.Popen([sys.executable, "-Xa-mark-of-mine=2", "-c", "input()"], stdin=subprocess.PIPE) as child:
-        assert child.stdin is not None
-        until = time.monotonic() + 30
-        while not find_marked(b"-Xa-mark-of-mine=2") and time.monotonic() < until:
-            os.sched_yield()  # between fork and exec
+    command = [sys.executable, "-Xa-mark-of-mine=2", "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        # `Popen` returns while the kernel has yet to note the command line.
+        child.stdout.readline()
         assert find_marked(b"-Xa-mark-of-mine=2") == [child.pid]
         assert find_marked(b"-Xa-mark-of-mine") == []
 
